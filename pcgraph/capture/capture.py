@@ -1,0 +1,156 @@
+"""Capture: run a model once and return the graph of what it did."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils._pytree import tree_flatten, tree_flatten_with_path, tree_unflatten
+
+from ..errors import CaptureError
+from .captured import Captured, OutputSpec
+from .externals import Externals, names_of
+from .guards import Guards
+from .pystate import PythonState
+from .recorder import Recorder
+from .recurrent import UNROLLED
+
+
+def capture(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    unroll: bool = True,
+) -> Captured:
+    """Run ``model(*args, **kwargs)`` once, for real, and write down what it did as a torch.fx graph.
+
+    The run leaves no trace: buffers, inputs and torch's random state are put back. Python side effects of the
+    model (counters, appended lists) do happen; they make the result valid for one call only (`Captured.once`).
+
+    Args:
+        model: any module; its mode (train, eval), autocast and ``requires_grad`` flags are taken as they stand.
+        args, kwargs: the call's arguments, any pytree.
+        unroll: give every time step of ``nn.RNN``, ``nn.LSTM`` and ``nn.GRU`` vertices of its own.
+
+    Raises:
+        CaptureError: the model does something whose gradient could not be guaranteed.
+        Exception: whatever the model itself raises on these arguments.
+    """
+    kwargs = dict(kwargs or {})
+    leaves, spec = tree_flatten((tuple(args), kwargs))
+    names = _input_names(model, tuple(args), kwargs)
+    inputs: list[torch.Tensor] = []
+    standing: dict[int, torch.Tensor] = {}  # one stand-in per tensor object, so that aliases stay aliases
+    run_leaves = []
+    for leaf in leaves:
+        if isinstance(leaf, torch.Tensor):
+            if id(leaf) not in standing:
+                standing[id(leaf)] = leaf.detach().requires_grad_(leaf.requires_grad)
+                inputs.append(standing[id(leaf)])
+            run_leaves.append(standing[id(leaf)])
+        else:
+            run_leaves.append(leaf)
+    tensor_names = _unique_names(leaves, names)
+    graph = fx.Graph()
+    externals = Externals(names_of(model), tensor_names, inputs)
+    recorder = Recorder(externals, graph, UNROLLED if unroll else {})
+    state = PythonState()
+    state.read(model, "")
+    _refuse_backward_hooks(model)
+    run_args, run_kwargs = tree_unflatten(run_leaves, spec)
+    paths = {id(module): name for name, module in model.named_modules()}
+    with _undisturbed(externals), recorder.active(paths), state.watching():
+        result = model(*run_args, **run_kwargs)
+    outputs = _finish(graph, recorder, result)
+    owned = [e.tensor for e in externals.admitted.values() if e.tensor is not None]
+    once = [*recorder.looks, *state.reasons]
+    once += [f"the run changes {what or 'the model'}" for what in state.changes()]
+    once += [f"reads a tensor that pcgraph cannot name ({where})" for where in externals.unnamed]
+    once += [
+        f"input {names[i]!r} is a {type(leaf).__name__}, which cannot be compared"
+        for i, leaf in enumerate(leaves)
+        if not isinstance(leaf, torch.Tensor) and not comparable(leaf)
+    ]
+    return Captured(
+        type(model).__name__, graph, dict(externals.admitted), outputs, Guards(state, owned), tuple(dict.fromkeys(once))
+    )
+
+
+def comparable(leaf: Any) -> bool:
+    """Whether a non-tensor argument can be part of a program's signature."""
+    return leaf is None or isinstance(leaf, int | float | complex | str | bytes | torch.dtype | torch.device | torch.Size)
+
+
+def _finish(graph: fx.Graph, recorder: Recorder, result: Any) -> OutputSpec:
+    leaves, tree = tree_flatten(result)
+    tensors: list[fx.Node] = []
+    described: list[tuple[int | None, Any]] = []
+    for leaf in leaves:
+        if isinstance(leaf, torch.Tensor):
+            described.append((len(tensors), None))
+            tensors.append(recorder.output(leaf))
+        else:
+            described.append((None, leaf))
+    graph.output(tuple(tensors))
+    return OutputSpec(tree, tuple(described))
+
+
+@contextmanager
+def _undisturbed(externals: Externals) -> Iterator[None]:
+    """Put random state and outside memory back after the run."""
+    cpu = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        externals.restore()
+
+
+def _refuse_backward_hooks(model: torch.nn.Module) -> None:
+    for name, module in model.named_modules():
+        if module._backward_hooks or module._backward_pre_hooks:
+            raise CaptureError(
+                f"module {name or type(module).__name__!r} has backward hooks, which watch autograd's own graph",
+                hint="remove them before compiling, or look at error nodes with `pcn.watch()`",
+            )
+
+
+def _input_names(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    """A readable name for every leaf of the arguments, after the parameters of ``forward``."""
+    forward: Callable[..., Any] = model.forward
+    try:
+        signature = [p for p in inspect.signature(forward).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    except (TypeError, ValueError):
+        signature = []
+    names = []
+    for path, _ in tree_flatten_with_path((args, kwargs))[0]:
+        first = path[1]
+        key = getattr(first, "key", None)
+        index = getattr(first, "idx", None)
+        if key is not None:
+            name = str(key)
+        elif index is not None and index < len(signature) and signature[index].kind is not inspect.Parameter.VAR_POSITIONAL:
+            name = signature[index].name
+        else:
+            name = f"input_{index}"
+        rest = [str(getattr(part, "key", getattr(part, "idx", ""))) for part in path[2:]]
+        names.append("_".join([name, *rest]))
+    return names
+
+
+def _unique_names(leaves: list[Any], names: list[str]) -> list[str]:
+    seen: set[int] = set()
+    result = []
+    for leaf, name in zip(leaves, names, strict=True):
+        if isinstance(leaf, torch.Tensor) and id(leaf) not in seen:
+            seen.add(id(leaf))
+            result.append(name)
+    return result

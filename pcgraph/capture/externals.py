@@ -1,0 +1,138 @@
+"""Tensors that exist before the run: inputs, parameters, state. Named for the graph, put back after the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import fx
+
+from ..errors import CaptureError
+from ..graph.vertex import Role, TensorSpec
+from .observer import storage_key
+
+
+class Named(NamedTuple):
+    """How a tensor that the model owns is called."""
+
+    path: str
+    role: Role
+
+
+@dataclass(slots=True)
+class External:
+    """One tensor from outside that the graph reads.
+
+    Attributes:
+        node: name of its fx node.
+        role: input, parameter or state.
+        tensor: the tensor object itself; for an input, None.
+        input_index: position among the call's tensor inputs, or None.
+        path: qualified name, or a description.
+    """
+
+    node: str
+    role: Role
+    tensor: torch.Tensor | None
+    input_index: int | None
+    path: str
+
+
+class Externals:
+    """Admits tensors from outside into the graph and restores what the run changed in them.
+
+    Args:
+        names: parameters, buffers and tensor attributes of the model, by `id`.
+        input_names: names of the call's tensor inputs.
+        inputs: the tensors standing in for the inputs during the run.
+    """
+
+    def __init__(self, names: dict[int, Named], input_names: list[str], inputs: list[torch.Tensor]) -> None:
+        self._names = names
+        self._inputs = {id(tensor): (index, input_names[index]) for index, tensor in enumerate(inputs)}
+        self.admitted: dict[str, External] = {}
+        self.unnamed: list[str] = []
+        self._watched: dict[int, torch.UntypedStorage] = {}
+        self._saved: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+        self._last: fx.Node | None = None
+        self._first_sequence = torch.ones((), requires_grad=True).exp().grad_fn._sequence_nr()  # type: ignore[union-attr]
+
+    def admit(self, tensor: torch.Tensor, graph: fx.Graph, where: str) -> fx.Node:
+        """Make the fx node (placeholder or get_attr) of an outside tensor.
+
+        Raises:
+            CaptureError: the tensor was made during the run by something that cannot be seen.
+        """
+        index, name = self._inputs.get(id(tensor), (None, ""))
+        if index is not None:
+            role, path, held = Role.INPUT, name, None
+        else:
+            named = self._names.get(id(tensor))
+            held = tensor
+            if named is not None:
+                path, role = named
+            else:
+                path, role = self._unknown(tensor, where)
+        node = self._insert(graph, path, role)
+        node.meta["specs"] = (TensorSpec.of(tensor),)
+        node.meta["multi"] = False
+        node.meta["role"] = role
+        node.meta["module_path"] = path
+        self.admitted[node.name] = External(node.name, role, held, index, path)
+        key = storage_key(tensor)
+        if key is not None:
+            self._watched.setdefault(key, tensor.untyped_storage())
+        return node
+
+    def _unknown(self, tensor: torch.Tensor, where: str) -> tuple[str, Role]:
+        if tensor.grad_fn is not None and tensor.grad_fn._sequence_nr() >= self._first_sequence:
+            raise CaptureError(
+                "a tensor with a gradient appeared that no recorded operation made "
+                f"(its gradient function is {tensor.grad_fn.name()})",
+                where=where,
+                hint="use torch operations, or a torch.autograd.Function, to compute it",
+            )
+        path = f"constant_{len(self.unnamed)}"
+        self.unnamed.append(where)
+        return path, Role.PARAMETER if tensor.requires_grad else Role.STATE
+
+    def _insert(self, graph: fx.Graph, path: str, role: Role) -> fx.Node:
+        with graph.inserting_after(self._last):  # None: at the beginning
+            if role is Role.INPUT:
+                node = graph.placeholder(path)
+            else:
+                node = graph.create_node("get_attr", path, (), {}, name=path.replace(".", "_"))
+        self._last = node
+        return node
+
+    def describe(self, node: fx.Node) -> str:
+        """For messages: ``input 'x'``."""
+        external = self.admitted[node.name]
+        return f"{external.role.value} {external.path!r}"
+
+    def before_write(self, key: int) -> None:
+        """Keep a copy of outside memory that is about to be written."""
+        storage = self._watched.get(key)
+        if storage is not None and key not in self._saved:
+            self._saved[key] = (storage, storage.clone())
+
+    def restore(self) -> None:
+        """Put back everything that the run wrote into memory from outside (version counters stay as they are)."""
+        for storage, copy in self._saved.values():
+            storage.copy_(copy)
+        self._saved.clear()
+
+
+def names_of(model: torch.nn.Module) -> dict[int, Named]:
+    """Names of all tensors that hang on the model: parameters, buffers, plain tensor attributes."""
+    names: dict[int, Named] = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        dot = prefix + "." if prefix else ""
+        tables = (module._parameters, module._buffers, module.__dict__)
+        for table in tables:
+            for key, tensor in table.items():
+                if isinstance(tensor, torch.Tensor) and id(tensor) not in names:
+                    role = Role.PARAMETER if tensor.requires_grad else Role.STATE
+                    names[id(tensor)] = Named(dot + key, role)
+    return names

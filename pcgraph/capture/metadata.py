@@ -1,0 +1,81 @@
+"""Which torch calls read only what a signature fixes (shapes, dtypes), and which pcgraph refuses to record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+_METHODS = {
+    "size", "dim", "ndimension", "stride", "numel", "nelement", "__len__", "is_floating_point", "is_complex",
+    "is_contiguous", "is_inference", "is_signed", "is_conj", "is_neg", "is_pinned", "is_set_to", "is_shared",
+    "is_same_size", "storage_offset", "get_device", "element_size", "dense_dim", "sparse_dim", "has_names", "__hash__",
+    "__dir__", "result_type", "can_cast", "promote_types", "is_tensor", "is_storage", "type", "_is_view",
+    "_set_grad_enabled", "_has_compatible_shallow_copy_type", "is_grad_enabled", "get_default_dtype", "is_coalesced",
+    "__deepcopy__", "__subclasscheck__", "_get_tracing_state", "dim_order", "is_distributed", "broadcast_shapes",
+}  # fmt: skip
+_PROPERTIES = {
+    "shape", "dtype", "device", "ndim", "requires_grad", "is_leaf", "grad_fn", "layout", "is_cuda", "is_cpu", "is_mps",
+    "is_xpu", "is_meta", "is_sparse", "is_sparse_csr", "is_quantized", "is_nested", "is_mkldnn", "is_ipu", "is_xla",
+    "is_vulkan", "is_maia", "is_mtia", "is_hpu", "name", "names", "itemsize", "nbytes", "output_nr", "_version",
+    "_backward_hooks", "_post_accumulate_grad_hooks", "retains_grad", "_base", "_has_symbolic_sizes_strides",
+}  # fmt: skip
+_known: dict[Any, bool] = {}
+
+
+def is_metadata(func: Any) -> bool:
+    """Whether a call reads nothing but metadata, so that it need not be recorded.
+
+    >>> is_metadata(torch.Tensor.size), is_metadata(torch.Tensor.item)
+    (True, False)
+    """
+    try:
+        return _known[func]
+    except KeyError:
+        pass
+    except TypeError:  # not hashable
+        return False
+    name = getattr(func, "__name__", "")
+    if name == "__get__":
+        result = getattr(getattr(func, "__self__", None), "__name__", "") in _PROPERTIES
+    else:
+        result = name in _METHODS
+    _known[func] = result
+    return result
+
+
+def refusal(func: Any, operands: list[torch.Tensor]) -> tuple[str, str] | None:
+    """What is wrong with recording this call and what to do, or None if it can be recorded."""
+    name = getattr(func, "__name__", "")
+    if name == "register_hook" and operands and operands[0].requires_grad:
+        if not operands[0].is_leaf:
+            return (
+                "the model registers a gradient hook on an activation while it runs",
+                "look at error nodes with `pcn.watch()` instead, or register hooks on parameters",
+            )
+    elif name == "retain_grad" and operands and not operands[0].is_leaf:
+        return ("the model calls retain_grad() on an activation", "look at error nodes with `pcn.watch()` instead")
+    elif name == "requires_grad_" or (name == "__set__" and _attribute(func) == "requires_grad"):
+        if operands and not operands[0].requires_grad:
+            return ("the model makes a tensor require a gradient while it runs", "set requires_grad before the call")
+    elif name in ("grad", "backward") and getattr(func, "__module__", "").startswith("torch"):
+        return (
+            "the model takes gradients inside forward",
+            "pcgraph compiles networks whose forward pass only predicts; train this one with autograd",
+        )
+    elif name == "__set__" and _attribute(func) == "data":
+        return ("the model replaces a tensor's .data while it runs", "assign a new tensor instead")
+    elif name in ("set_", "resize_"):
+        return (f"the model calls {name}() on a tensor", "make a new tensor instead")
+    for tensor in operands:
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            return ("the model uses torch.func transforms inside forward", "write the transform out as tensor operations")
+        if type(tensor) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer) and not isinstance(
+            tensor, torch.nn.Parameter
+        ):
+            return (f"the tensor subclass {type(tensor).__name__} is not supported", "pass plain tensors")
+    return None
+
+
+def _attribute(func: Any) -> str:
+    return str(getattr(getattr(func, "__self__", None), "__name__", ""))

@@ -1,0 +1,83 @@
+"""Watches the ATen operations under one torch-level call: what was written, drawn, read back, or sized by data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# These kernels update running statistics without saying so in their schema, and without moving version counters.
+_HIDDEN_WRITES = {"native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"}
+
+
+def storage_key(tensor: torch.Tensor) -> int | None:
+    """Identity of the memory behind a tensor; None for layouts that have none."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):
+        return None
+
+
+class Observer(TorchDispatchMode):
+    """Collects facts about every ATen call between `begin` and the next `begin`.
+
+    Args:
+        before_write: called with the key of a storage just before it is written.
+
+    Attributes:
+        writes: storages that were written, with a version bump.
+        hidden_writes: storages written without one (batch-norm statistics).
+        random: a random number generator was used.
+        looked: a tensor's value became a Python value.
+        dynamic: the shape of a result depended on data.
+        view_changed: a tensor's shape was changed in place (``squeeze_``).
+    """
+
+    def __init__(self, before_write: Callable[[int], None]) -> None:
+        super().__init__()
+        self._before_write = before_write
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget everything seen so far."""
+        self.writes: set[int] = set()
+        self.hidden_writes: set[int] = set()
+        self.random = self.looked = self.dynamic = self.view_changed = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tags = func.tags
+        if tags:
+            if torch.Tag.nondeterministic_seeded in tags:
+                self.random = True
+            if torch.Tag.data_dependent_output in tags:
+                self.looked = True
+            if torch.Tag.dynamic_output_shape in tags:
+                self.dynamic = True
+            if torch.Tag.inplace_view in tags:
+                self.view_changed = True
+        schema = func._schema
+        if schema.is_mutable:
+            self._note_writes(schema, args, kwargs)
+        elif schema.name.removeprefix("aten::") in _HIDDEN_WRITES and args[5]:
+            for statistic in args[3:5]:
+                if statistic is not None:
+                    key = storage_key(statistic)
+                    if key is not None:
+                        self._before_write(key)
+                        self.hidden_writes.add(key)
+        return func(*args, **kwargs)
+
+    def _note_writes(self, schema: Any, args: Any, kwargs: Any) -> None:
+        for position, argument in enumerate(schema.arguments):
+            if argument.alias_info is None or not argument.alias_info.is_write:
+                continue
+            value = args[position] if position < len(args) else kwargs.get(argument.name)
+            for tensor in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(tensor, torch.Tensor):
+                    key = storage_key(tensor)
+                    if key is not None:
+                        self._before_write(key)
+                        self.writes.add(key)

@@ -1,0 +1,60 @@
+"""Which C functions and standard-library files give the same answer every time.
+
+A list of what is allowed, not of what is forbidden: an unknown function costs a capture at every call, never a
+wrong gradient.
+"""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+from typing import Any
+
+import torch
+
+_STDLIB = sysconfig.get_path("stdlib") + os.sep
+_SITE = tuple(p + os.sep for p in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+_IMPURE_STDLIB = {
+    "random", "time", "datetime", "secrets", "uuid", "socket", "subprocess", "tempfile", "glob", "pathlib", "shutil",
+    "_pydatetime", "_strptime", "queue", "threading", "urllib", "http", "sched",
+}  # fmt: skip
+_PURE_MODULES = {
+    "math", "cmath", "operator", "_operator", "itertools", "_functools", "functools", "_collections", "collections",
+    "_abc", "_weakref", "_bisect", "_heapq", "_struct", "_warnings", "_thread", "_contextvars", "copyreg", "_json",
+    "_stat", "_string", "_statistics", "_typing", "sys", "_logging",
+}  # fmt: skip
+_IMPURE_BUILTINS = {"input", "open", "print", "exec", "eval", "breakpoint", "id"}
+_PURE_OWNERS = (
+    list, dict, tuple, set, frozenset, str, bytes, bytearray, int, float, complex, bool, slice, range, type, memoryview,
+    type({}.keys()), type({}.values()), type({}.items()), type(iter([])), type(iter({})), torch.Tensor, torch.Size,
+    torch.dtype, torch.device, BaseException,
+)  # fmt: skip
+
+
+def impure_file(filename: str) -> str | None:
+    """None for the user's own code; "" for library code taken as constant; a name for code that is not repeatable."""
+    if filename.startswith("<"):
+        return ""
+    if not filename.startswith(_STDLIB) or filename.startswith(_SITE):
+        return None
+    top = filename[len(_STDLIB) :].split(os.sep)[0].removesuffix(".py")
+    return top if top in _IMPURE_STDLIB else ""
+
+
+def impure_call(function: Any) -> str | None:
+    """The name of a C function that is not known to be repeatable, else None."""
+    owner = getattr(function, "__self__", None)
+    name = getattr(function, "__qualname__", getattr(function, "__name__", str(function)))
+    if owner is None or type(owner).__name__ == "module":
+        module = getattr(function, "__module__", None) or getattr(owner, "__name__", "") or ""
+        if module == "builtins":
+            return f"{name}()" if name in _IMPURE_BUILTINS else None
+        if module.split(".")[0] == "torch" or module in _PURE_MODULES or (not module and owner is None):
+            return None
+        return f"{module}.{name}()"
+    cls = owner if isinstance(owner, type) else type(owner)
+    if issubclass(cls, torch.Generator):
+        return f"torch.Generator.{getattr(function, '__name__', '')}()"
+    if issubclass(cls, _PURE_OWNERS) or cls.__module__.split(".")[0] in ("torch", "collections", "builtins", "functools"):
+        return None
+    return f"{cls.__module__}.{name}()"

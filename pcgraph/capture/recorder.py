@@ -1,0 +1,367 @@
+"""The run-time tape: runs the model once, for real, and writes down every torch-level call as a torch.fx node.
+
+Two observers stand on top of each other. `Recorder`, a torch function mode, sees each call as the user's code
+made it (``F.conv2d``, ``x.view``): that is one vertex. `Observer` sees the ATen calls underneath, which tell
+what the vertex wrote, drew or looked at. Autograd runs as usual, so every tensor's ``requires_grad`` is true
+to the model, and whatever autograd refuses is refused here in its own words.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import fx
+from torch.autograd.function import _SingleLevelFunction
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+
+from ..errors import CaptureError
+from ..graph.vertex import Source, TensorSpec
+from .externals import Externals
+from .metadata import is_metadata, refusal
+from .mutation import Autocast, CustomFunction, Flattened, Geometry, InPlace, tensors_in
+from .observer import Observer, storage_key
+from .values import Value, Values
+
+_INTERNAL = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(os.path.dirname(__file__)) + os.sep)
+_internal_file: dict[str, bool] = {}
+
+
+def is_internal(filename: str) -> bool:
+    """Whether a source file belongs to torch or to pcgraph, not to the user."""
+    known = _internal_file.get(filename)
+    if known is None:
+        known = _internal_file[filename] = filename.startswith((*_INTERNAL, "<frozen", "<string>", "<__"))
+    return known
+
+
+def user_source() -> Source | None:
+    """The innermost line of the call stack that is the user's."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if not is_internal(code.co_filename):
+            return Source(code.co_filename, frame.f_lineno, code.co_name)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+class Recorder(TorchFunctionMode):
+    """Records the calls made while it is active.
+
+    Args:
+        externals: names the tensors that exist before the run, and puts them back afterwards.
+        unroll: replacements for fused recurrent kernels, by the kernel's builtin.
+
+    Attributes:
+        graph: the torch.fx graph, in single assignment form.
+        looks: why this graph may be valid for this call only: lines where Python read a value.
+    """
+
+    def __init__(
+        self, externals: Externals, graph: fx.Graph, unroll: dict[Callable[..., Any], Callable[..., Any]]
+    ) -> None:
+        super().__init__()
+        self.graph = graph
+        self.values = Values(graph)
+        self.externals = externals
+        self.observer = Observer(externals.before_write)
+        self.looks: list[str] = []
+        self._unroll = unroll
+        self._busy = False
+        self._modules: list[str] = []
+
+    # -- the mode ----------------------------------------------------------------------------
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self._busy or is_metadata(func):
+            return func(*args, **kwargs)
+        replacement = self._unroll.get(func)
+        if replacement is not None:
+            with self:
+                result = replacement(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        return self.call(func, args, kwargs)
+
+    def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one call for real and record it."""
+        operands: list[torch.Tensor] = []
+        _collect(args, operands)
+        _collect(kwargs, operands)
+        message = refusal(func, operands)
+        if message is not None:
+            raise CaptureError(message[0], where=self._where(), hint=message[1])
+        for tensor in operands:
+            if not self.values.knows(tensor):
+                self._external(tensor, func)
+        nodes = {id(tensor): self._node(tensor) for tensor in operands}
+        before = [tensor.requires_grad for tensor in operands]
+        fx_args, fx_kwargs = _to_fx(args, nodes), _to_fx(kwargs, nodes)
+        seen = self.observer
+        seen.begin()
+        self._busy = True
+        try:
+            result = func(*args, **kwargs)
+        finally:
+            self._busy = False
+        results = tensors_in(result) if not isinstance(result, torch.Tensor) else [result]
+        written = self._written(operands, kwargs) if seen.writes or seen.hidden_writes else None
+        if written is None:
+            if not results:
+                if operands and (result is not None or _name(func) == "grad"):
+                    self._look(f"{_name(func)}() reads a tensor's value")
+                return result
+            if all(id(tensor) in nodes for tensor in results) and not seen.random:
+                return result  # the identity: dropout in eval mode, contiguous() of a contiguous tensor
+        if seen.looked:
+            self._look(f"{_name(func)}() reads a tensor's value")
+        if seen.dynamic:
+            self._look(f"{_name(func)}() has a shape that depends on data")
+        self._record(func, fx_args, fx_kwargs, operands, nodes, before, result, results, written)
+        return result
+
+    # -- recording ---------------------------------------------------------------------------
+    def _record(
+        self,
+        func: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        operands: list[torch.Tensor],
+        nodes: dict[int, fx.Node],
+        before: list[bool],
+        result: Any,
+        results: list[torch.Tensor],
+        written: torch.Tensor | None,
+    ) -> None:
+        seen, name = self.observer, _name(func)
+        target = self._under_autocast(func, name)
+        if seen.view_changed and written is not None:
+            functional = getattr(torch.Tensor, name.removesuffix("_"), None)
+            if functional is None:
+                raise CaptureError(f"{name} re-shapes a tensor in place in a way pcgraph cannot follow", where=self._where())
+            node = self._node_for(functional, args, kwargs, [written], False)
+            self.values.rebind_shape(written, Value(node, None))
+            return
+        if written is not None and not self._is_state(written):
+            self._record_write(target, name, args, kwargs, operands, nodes, before, written)
+            if any(id(tensor) not in nodes for tensor in results):
+                raise CaptureError(
+                    f"{name} writes in place and returns new tensors as well", where=self._where(), hint="split the call"
+                )
+            return
+        single = isinstance(result, torch.Tensor)
+        flat = single or (isinstance(result, tuple | list) and all(isinstance(item, torch.Tensor) for item in result))
+        if not flat:
+            target = Flattened(target, name)
+        node = self._node_for(target, args, kwargs, results, not single)
+        # State outside of the graph is written for real, at the same place in the order of calls.
+        node.meta["written"] = [nodes[id(t)] for t in operands if storage_key(t) in seen.writes | seen.hidden_writes]
+        node.meta["bumped"] = bool(seen.writes)
+        for index, tensor in enumerate(results):
+            if id(tensor) not in nodes and not self.values.knows(tensor):
+                self.values.bind(tensor, Value(node, None if single else index))
+
+    def _record_write(
+        self,
+        target: Callable[..., Any],
+        name: str,
+        args: Any,
+        kwargs: Any,
+        operands: list[torch.Tensor],
+        nodes: dict[int, fx.Node],
+        before: list[bool],
+        written: torch.Tensor,
+    ) -> None:
+        base, geometry, base_tensor = self.values.base_of(written)
+        base_node = base.node
+        was = dict(zip(map(id, operands), before, strict=True))
+        external = base_node.op in ("placeholder", "get_attr")
+        if external:
+            what = self.externals.describe(base_node)
+            raise CaptureError(
+                f"{name} writes a value that needs a gradient into {what}, in place",
+                where=self._where(),
+                hint="write a detached value, or make a new tensor instead of changing this one",
+            )
+        if base_tensor.requires_grad and not was[id(written)] and not written.requires_grad:
+            raise CaptureError(
+                f"{name} changes the data of a value that needs a gradient behind autograd's back",
+                where=self._where(),
+                hint="change the value itself, or a clone of it",
+            )
+        if written.dtype != base_tensor.dtype:
+            raise CaptureError(f"{name} writes through a view of another dtype", where=self._where(), hint="clone() first")
+        here = Geometry.of(written)
+        region = None if here == geometry else (here.size, here.stride, here.offset - geometry.offset)
+        position = _position(args, kwargs, nodes[id(written)])
+        whole = nodes[id(written)] if region is None else self.values.node(base)
+        args, kwargs = _replaced(args, kwargs, position, whole)
+        functional = InPlace(target, position, region, name)
+        node = self._node_for(functional, args, kwargs, [base_tensor], False)
+        if region is not None and written.requires_grad:
+            node.meta["specs"] = (TensorSpec.of(base_tensor),)
+        self.values.write(written, Value(node, None))
+
+    def _is_state(self, tensor: torch.Tensor) -> bool:
+        """Memory from outside of the run, written without a gradient (a parameter only under `no_grad`)."""
+        base, _, base_tensor = self.values.base_of(tensor)
+        outside = base.node.op in ("placeholder", "get_attr")
+        return outside and (not tensor.requires_grad or (base_tensor.is_leaf and tensor.is_leaf))
+
+    def _node_for(self, target: Any, args: Any, kwargs: Any, specs: list[torch.Tensor], multi: bool) -> fx.Node:
+        if isinstance(target, types.MethodDescriptorType) and getattr(torch.Tensor, target.__name__, None) is target:
+            node = self.graph.call_method(target.__name__, args, kwargs)
+        elif isinstance(target, types.MethodWrapperType) and target.__name__ == "__get__":
+            node = self.graph.call_function(getattr, (*args[:1], target.__self__.__name__))  # type: ignore[attr-defined]
+        else:
+            node = self.graph.call_function(target, args, kwargs)
+        self._annotate(node, tuple(TensorSpec.of(tensor) for tensor in specs), multi)
+        node.meta["random"] = self.observer.random
+        return node
+
+    def _annotate(self, node: fx.Node, specs: tuple[TensorSpec, ...], multi: bool) -> None:
+        node.meta["specs"] = specs
+        node.meta["multi"] = multi
+        node.meta["module_path"] = self._modules[-1] if self._modules else ""
+        node.meta["source"] = user_source()
+
+    # -- operands ----------------------------------------------------------------------------
+    def _node(self, tensor: torch.Tensor) -> fx.Node:
+        value, fresh = self.values.current(tensor)
+        if fresh:
+            self._annotate(value.node, (TensorSpec.of(tensor),), False)
+        return self.values.node(value)
+
+    def _external(self, tensor: torch.Tensor, func: Any) -> None:
+        node = self.externals.admit(tensor, self.graph, f"{_name(func)} at {self._where()}")
+        self.values.bind(tensor, Value(node, None))
+
+    def _written(self, operands: list[torch.Tensor], kwargs: dict[str, Any]) -> torch.Tensor | None:
+        """The operand that was changed in place with a version bump, if any."""
+        writes = self.observer.writes
+        if not writes:
+            return None
+        candidates = tensors_in(kwargs.get("out")) + operands
+        for tensor in candidates:
+            if storage_key(tensor) in writes:
+                return tensor
+        return None
+
+    def output(self, tensor: torch.Tensor) -> fx.Node:
+        """The node of a tensor that the model returned."""
+        if not self.values.knows(tensor):
+            node = self.externals.admit(tensor, self.graph, "the model's return value")
+            self.values.bind(tensor, Value(node, None))
+        return self._node(tensor)
+
+    def _under_autocast(self, func: Callable[..., Any], name: str) -> Callable[..., Any]:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                return Autocast(func, device, torch.get_autocast_dtype(device), name)
+        return func
+
+    def _look(self, what: str) -> None:
+        self.looks.append(f"{what} ({self._where()})")
+
+    def _where(self) -> str:
+        path = self._modules[-1] if self._modules else ""
+        source = user_source()
+        return f"{path} ({source})" if path else str(source)
+
+    # -- what the mode cannot see --------------------------------------------------------------
+    @contextmanager
+    def active(self, module_names: dict[int, str]) -> Iterator[None]:
+        """Record: function mode, ATen observer, custom autograd functions, module paths."""
+
+        def enter(module: torch.nn.Module, _: Any) -> None:
+            self._modules.append(module_names.get(id(module), type(module).__name__))
+
+        def leave(module: torch.nn.Module, _: Any, __: Any) -> None:
+            if self._modules:
+                self._modules.pop()
+
+        recorder = self
+
+        def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+            # The user may have stored `MyFunction.apply` long ago; every path leads through this class.
+            native = super(_SingleLevelFunction, cls).apply
+            if recorder._busy or kwargs:
+                return native(*args, **kwargs)
+            with torch._C.DisableTorchFunction():
+                return recorder.call(CustomFunction(cls), args, {})
+
+        handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
+        _SingleLevelFunction.apply = classmethod(apply)  # type: ignore[method-assign]
+        try:
+            with self, self.observer:
+                yield
+        finally:
+            del _SingleLevelFunction.apply
+            for handle in handles:
+                handle.remove()
+
+
+def _name(func: Any) -> str:
+    name = getattr(func, "__name__", type(func).__name__)
+    if name == "__get__":
+        name = getattr(getattr(func, "__self__", None), "__name__", name)
+    return str(name)
+
+
+def _collect(value: Any, into: list[torch.Tensor]) -> None:
+    if isinstance(value, torch.Tensor):
+        into.append(value)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _collect(item, into)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _collect(item, into)
+    elif isinstance(value, slice):
+        for item in (value.start, value.stop, value.step):
+            _collect(item, into)
+
+
+def _to_fx(value: Any, nodes: dict[int, fx.Node]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return nodes[id(value)]
+    if isinstance(value, torch.Size):
+        return tuple(value)
+    if isinstance(value, tuple):
+        items = [_to_fx(item, nodes) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, list):
+        return [_to_fx(item, nodes) for item in value]
+    if isinstance(value, dict):
+        return {key: _to_fx(item, nodes) for key, item in value.items()}
+    if isinstance(value, slice):
+        return slice(*(_to_fx(item, nodes) for item in (value.start, value.stop, value.step)))
+    return value
+
+
+def _position(args: Any, kwargs: Any, node: fx.Node) -> int | str:
+    out = kwargs.get("out")
+    if out is node:
+        return "out"
+    for index, value in enumerate(args):
+        if value is node:
+            return index
+    for key, value in kwargs.items():
+        if value is node:
+            return str(key)
+    raise CaptureError("an in-place operation writes a tensor inside a list, which pcgraph cannot follow")
+
+
+def _replaced(args: Any, kwargs: Any, position: int | str, node: fx.Node) -> tuple[Any, Any]:
+    if isinstance(position, int):
+        return (*args[:position], node, *args[position + 1 :]), kwargs
+    return args, {**kwargs, position: node}
+
+

@@ -1,0 +1,123 @@
+"""Which graph value a tensor object holds right now, followed through views and in-place writes.
+
+Memory can be seen through many tensor objects. Per storage one *base* value is current; a write makes a new
+base, and older views are re-read from it when they are next used. Tensor objects are kept alive while
+capturing, so that an `id` names one tensor only.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import fx
+
+from .mutation import Geometry, View
+from .observer import storage_key
+
+
+class Value(NamedTuple):
+    """One output of one fx node; `output` is None when the node yields a single tensor."""
+
+    node: fx.Node
+    output: int | None
+
+
+@dataclass(slots=True)
+class _Binding:
+    value: Value
+    tensor: torch.Tensor  # keeps the object, and so its id, alive
+    storage: int | None
+    epoch: int
+
+
+@dataclass(slots=True)
+class _Memory:
+    base: Value
+    geometry: Geometry
+    tensor: torch.Tensor
+    epoch: int = 0
+
+
+class Values:
+    """The table from tensor objects to values of an fx graph under construction."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self.graph = graph
+        self._bound: dict[int, _Binding] = {}
+        self._memory: dict[int, _Memory] = {}
+        self._items: dict[tuple[fx.Node, int], fx.Node] = {}
+        self._last_item: dict[fx.Node, fx.Node] = {}
+
+    def bind(self, tensor: torch.Tensor, value: Value) -> None:
+        """`tensor` holds `value` from now on."""
+        key = storage_key(tensor) if tensor.layout is torch.strided else None
+        epoch = 0
+        if key is not None:
+            memory = self._memory.get(key)
+            if memory is None:
+                self._memory[key] = _Memory(value, Geometry.of(tensor), tensor)
+            else:
+                epoch = memory.epoch
+        self._bound[id(tensor)] = _Binding(value, tensor, key, epoch)
+
+    def knows(self, tensor: torch.Tensor) -> bool:
+        """Whether the tensor object was seen before."""
+        return id(tensor) in self._bound
+
+    def current(self, tensor: torch.Tensor) -> tuple[Value, bool]:
+        """The value that `tensor` holds now, and whether it had to be re-read from newer memory.
+
+        The caller completes the metadata of a re-read node.
+        """
+        binding = self._bound[id(tensor)]
+        if binding.storage is None:
+            return binding.value, False
+        memory = self._memory[binding.storage]
+        if binding.epoch == memory.epoch:
+            return binding.value, False
+        here, base = Geometry.of(tensor), memory.geometry
+        if here == base:
+            binding.value, binding.epoch = memory.base, memory.epoch
+            return memory.base, False
+        view = View(here.size, here.stride, here.offset - base.offset)
+        node = self.graph.call_function(view, (self.node(memory.base),))
+        binding.value, binding.epoch = Value(node, None), memory.epoch
+        return binding.value, True
+
+    def base_of(self, tensor: torch.Tensor) -> tuple[Value, Geometry, torch.Tensor]:
+        """Current base value, its geometry and a tensor object that views all of it."""
+        key = self._bound[id(tensor)].storage
+        assert key is not None
+        memory = self._memory[key]
+        return memory.base, memory.geometry, memory.tensor
+
+    def write(self, tensor: torch.Tensor, value: Value) -> None:
+        """The memory behind `tensor` was written; `value` is its new base."""
+        key = self._bound[id(tensor)].storage
+        assert key is not None
+        memory = self._memory[key]
+        memory.base = value
+        memory.epoch += 1
+
+    def rebind_shape(self, tensor: torch.Tensor, value: Value) -> None:
+        """`tensor` was re-shaped in place (``squeeze_``): same memory, another view of it."""
+        binding = self._bound[id(tensor)]
+        binding.value = value
+        if binding.storage is not None:
+            binding.epoch = self._memory[binding.storage].epoch
+
+    def node(self, value: Value) -> fx.Node:
+        """The fx node that stands for a value (an item of a tuple becomes a ``getitem`` node)."""
+        if value.output is None:
+            return value.node
+        key = (value.node, value.output)
+        item = self._items.get(key)
+        if item is None:
+            with self.graph.inserting_after(self._last_item.get(value.node, value.node)):
+                item = self.graph.call_function(operator.getitem, (value.node, value.output))
+            item.meta["item"] = True
+            self._items[key] = self._last_item[value.node] = item
+        return item

@@ -1,0 +1,7 @@
+"""``python -m pcgraph.cli`` is the `pcgraph` command."""
+
+import sys
+
+from .app import main
+
+sys.exit(main())

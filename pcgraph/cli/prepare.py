@@ -1,0 +1,70 @@
+"""From the command line's words to a model and its inputs, and what to say when forward fails on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import PCGraphError
+from .inputs import InputSpec, parse, random_inputs
+from .target import load_model
+from .terminal import status
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class Prepared(NamedTuple):
+    """A model in the mode asked for, and one random tensor per ``--input``."""
+
+    model: nn.Module
+    inputs: tuple[torch.Tensor, ...]
+    specs: tuple[InputSpec, ...]
+
+
+def prepare(target: str, shapes: Sequence[str], *, train: bool, seed: int) -> Prepared:
+    """Load the model from the seed, put it in train or eval mode, and make its inputs.
+
+    Raises:
+        PCGraphError: see `load_model` and `parse`.
+    """
+    specs = tuple(parse(text) for text in shapes)  # before torch: a typing error is answered at once
+    with status(f"loading {target}"):
+        import torch
+
+        torch.manual_seed(seed)
+        model = load_model(target).train(train)
+        return Prepared(model, random_inputs(specs, seed), specs)
+
+
+@contextmanager
+def blaming_forward(prepared: Prepared) -> Iterator[None]:
+    """Tell a model that cannot run on these inputs from an error of pcgraph.
+
+    If the body fails, the plain model is run on the same inputs. If that fails too, its own error is
+    what the user needs to read; if not, the body's error stands.
+    """
+    try:
+        yield
+    except Exception:
+        failure = _failure(prepared)
+        if failure is None:
+            raise
+        shapes = ", ".join(map(str, prepared.specs))
+        raise PCGraphError(
+            f"{type(prepared.model).__name__}.forward fails on --input {shapes}: {type(failure).__name__}: {failure}",
+            hint="give the model's own shapes and dtypes, one --input per argument of forward",
+        ) from failure
+
+
+def _failure(prepared: Prepared) -> Exception | None:
+    import torch
+
+    try:
+        with torch.no_grad():
+            prepared.model(*prepared.inputs)
+    except Exception as error:
+        return error
+    return None

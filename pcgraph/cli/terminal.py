@@ -1,0 +1,40 @@
+"""Where words go: results to stdout, progress and errors to stderr."""
+
+from __future__ import annotations
+
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
+from rich.status import Status
+from rich.text import Text
+
+
+def progress_console() -> Console:
+    """Console for progress and messages: stderr, so that stdout stays clean for pipes."""
+    return Console(stderr=True)
+
+
+def status(what: str) -> Status:
+    """A spinner on stderr while something takes long; silent when stderr is not a terminal."""
+    return progress_console().status(what)
+
+
+def say_error(message: str) -> None:
+    """Print one error message, unwrapped so that it can be searched for."""
+    head, _, rest = message.partition("\n")
+    text = Text.assemble(("error: ", "bold red"), head, "\n" + rest if rest else "")
+    progress_console().print(text, soft_wrap=True, highlight=False)
+
+
+def show(*renderables: RenderableType) -> None:
+    """Print to stdout. Into a pipe or file nothing is wrapped or cut: the width follows the content."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        wide = console.options.update(width=100_000)
+        console.width = max(80, *(Measurement.get(console, wide, item).maximum for item in renderables))
+    for item in renderables:
+        console.print(item)
+
+
+def write(text: str) -> None:
+    """Print plain text to stdout as it is: JSON, dot, stable text forms."""
+    print(text)

@@ -1,0 +1,301 @@
+"""Local programs: the prediction of one vertex kind and its vector-Jacobian product, traced ahead of time.
+
+A kind is an operation with its constants and the layouts of its operands. It is traced once, on fake tensors,
+with autograd's own formulas for this one operation: no error of another vertex, and no other vertex's value,
+can enter. The trace is cut in two: what depends on an error belongs to the learning program; what the
+prediction needs, what mutates and what draws random numbers to the prediction program; the rest (views, masks)
+is recomputed while learning from what the vertex saved, as autograd does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten
+
+from ..graph.vertex import Operation, TensorSpec
+from . import opaque, partition
+from .kinds import Error, operation_key
+from .lines import Line, fresh_name, line_of
+
+
+@dataclass(frozen=True)
+class LocalProgram:
+    """Lines over local names: ``a<i>`` operands, ``y<j>`` outputs, ``g<j>`` errors of outputs, ``c<i>`` errors
+    collected so far at operands, ``t<n>`` temporaries.
+
+    Attributes:
+        predict: lines that compute the outputs.
+        learn: lines that compute the errors of the operands.
+        outputs: local name of each output (an operand's name for a pass-through).
+        errors: per operand, the local name of the error it receives, or None.
+        layouts: per operand, layout of that error.
+        repeated: operands that autograd would add to more than once, so that the error collected so far must
+            enter the local product first: (err + a) + b is not err + (a + b).
+        opaque: why the kind could not be traced, or None.
+    """
+
+    predict: tuple[Line, ...]
+    learn: tuple[Line, ...]
+    outputs: tuple[str, ...]
+    errors: tuple[str | None, ...]
+    layouts: tuple[TensorSpec | None, ...]
+    repeated: frozenset[int]
+    opaque: str | None = None
+
+
+class LocalPrograms:
+    """Builds and caches local programs by kind."""
+
+    def __init__(self) -> None:
+        self._cache: dict[Any, LocalProgram] = {}
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self._sums: dict[tuple[TensorSpec, TensorSpec], TensorSpec] = {}
+
+    def __len__(self) -> int:
+        return len(self._cache)
+
+    def get(
+        self,
+        operation: Operation,
+        operands: tuple[TensorSpec, ...],
+        places: tuple[int, ...],
+        outputs: tuple[TensorSpec | None, ...],
+        multi: bool,
+        errors: tuple[Error, ...],
+        collected: tuple[Error, ...],
+    ) -> LocalProgram:
+        """The local program of a kind.
+
+        Args:
+            operation: ``f_v``.
+            operands: layouts of the *different* operand values.
+            places: for every operand slot, the index of its value in `operands`.
+            outputs: what the capture saw; a trace that differs is not trusted.
+            multi: the operation returns a tuple.
+            errors: which outputs receive an error, with the error's layout.
+            collected: operands at which an error was collected before and enters the local product.
+        """
+        key = (operation_key(operation), operands, places, multi, errors, collected)
+        program = self._cache.get(key)
+        if program is None:
+            program = self._cache[key] = self._build(operation, operands, places, outputs, multi, errors, collected)
+        return program
+
+    def sum_layout(self, a: TensorSpec, b: TensorSpec) -> TensorSpec:
+        """Layout of the sum of two errors."""
+        if a == b:
+            return a
+        if (a, b) not in self._sums:
+            with self._fake, torch.no_grad():
+                self._sums[a, b] = replace(TensorSpec.of(self._empty(a) + self._empty(b)), requires_grad=False)
+        return self._sums[a, b]
+
+    # -- tracing -----------------------------------------------------------------------------------
+    def _empty(self, spec: TensorSpec, grad: bool = False) -> torch.Tensor:
+        tensor = torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype, device=spec.device)
+        return tensor.requires_grad_(grad)
+
+    def _build(
+        self,
+        operation: Operation,
+        operands: tuple[TensorSpec, ...],
+        places: tuple[int, ...],
+        outputs: tuple[TensorSpec | None, ...],
+        multi: bool,
+        errors: tuple[Error, ...],
+        collected: tuple[Error, ...],
+    ) -> LocalProgram:
+        wanted = [i for i, spec in enumerate(operands) if spec.requires_grad]
+        try:
+            with self._fake, torch.enable_grad():
+                values = [self._empty(spec, spec.requires_grad) for spec in operands]
+                self._check(operation, values, places, outputs, multi)
+                repeated = _repeated(_call(operation, values, places), values, wanted)
+                arriving = [self._empty(spec) for _, spec in (*errors, *collected)]
+
+                def step(values: list[torch.Tensor], arriving: list[torch.Tensor]) -> Any:
+                    results = _call(operation, values, places)
+                    if not errors:
+                        return results, ()
+                    roots = [results[j] for j, _ in errors] + [values[i] for i, _ in collected]
+                    return results, torch.autograd.grad(
+                        roots, [values[i] for i in wanted], arriving, allow_unused=True
+                    )
+
+                traced = make_fx(step, tracing_mode="real", _allow_non_fake_inputs=True)(values, arriving)
+            return _program(traced, len(operands), len(outputs), errors, collected, wanted, repeated)
+        except _Untraceable as why:
+            reason = str(why)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        return _opaque_program(operation, operands, places, len(outputs), errors, collected, wanted, reason)
+
+    @staticmethod
+    def _check(
+        operation: Operation,
+        values: Sequence[torch.Tensor],
+        places: tuple[int, ...],
+        outputs: tuple[TensorSpec | None, ...],
+        multi: bool,
+    ) -> None:
+        """Refuse a trace whose results differ from what the capture saw for real."""
+        results = _call(operation, values, places)
+        if len(results) != len(outputs):
+            raise _Untraceable(f"returns {len(results)} tensors on fake operands, {len(outputs)} for real")
+        for result, spec in zip(results, outputs, strict=True):
+            if spec is not None and TensorSpec.of(result) != spec:
+                raise _Untraceable(f"is {TensorSpec.of(result)} on fake operands, {spec} for real")
+
+
+class _Untraceable(Exception):
+    """This kind cannot be traced ahead; it becomes opaque."""
+
+
+def _call(operation: Operation, values: Sequence[torch.Tensor], places: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+    result = operation(*(values[place] for place in places))
+    return (result,) if isinstance(result, torch.Tensor) else tuple(result)
+
+
+def _repeated(results: Sequence[torch.Tensor], values: Sequence[torch.Tensor], wanted: list[int]) -> frozenset[int]:
+    """Operands that more than one edge of the operation's own autograd graph leads to."""
+    counts = dict.fromkeys((id(values[i]) for i in wanted), 0)
+    stack = [t.grad_fn for t in results if t.grad_fn is not None]
+    seen: set[Any] = set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        for child, _ in node.next_functions:
+            if child is None:
+                continue
+            variable = getattr(child, "variable", None)
+            if variable is not None and id(variable) in counts:
+                counts[id(variable)] += 1
+            elif variable is None:
+                stack.append(child)
+    return frozenset(i for i in wanted if counts[id(values[i])] > 1)
+
+
+def _program(
+    traced: fx.GraphModule,
+    n_operands: int,
+    n_outputs: int,
+    errors: tuple[Error, ...],
+    collected: tuple[Error, ...],
+    wanted: list[int],
+    repeated: frozenset[int],
+) -> LocalProgram:
+    graph = traced.graph
+    # Numbered before anything is dropped: the prediction comes first in every trace of an operation, so its
+    # temporaries have the same names whatever errors arrive.
+    numbers = {node: f"t{number}" for number, node in enumerate(n for n in graph.nodes if n.op != "placeholder")}
+    partition.simplify(graph)
+    inputs = [n for n in graph.nodes if n.op == "placeholder"]
+    names: dict[fx.Node, str] = {node: f"a{i}" for i, node in enumerate(inputs[:n_operands])}
+    arriving = inputs[n_operands:]
+    for node, name in zip(
+        arriving, [*(f"g{j}" for j, _ in errors), *(f"c{i}" for i, _ in collected)], strict=True
+    ):
+        names[node] = name
+    returned, _ = tree_flatten(next(n for n in graph.nodes if n.op == "output").args[0], is_leaf=lambda x: x is None)
+    results, gradients = returned[:n_outputs], returned[n_outputs:]
+    predict_nodes, learn_nodes = partition.cut(graph, set(arriving), [r for r in results if isinstance(r, fx.Node)])
+    constants: dict[fx.Node, Any] = {}
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            constants[node] = getattr(traced, node.target)
+            if not isinstance(constants[node], torch.Tensor) or type(constants[node]) is not torch.Tensor:
+                raise _Untraceable("holds a constant that exists only while tracing")
+    for node in (*predict_nodes, *learn_nodes):
+        names[node] = numbers[node]
+
+    def name_of(value: Any) -> str | None:
+        return names.get(value) if isinstance(value, fx.Node) else None
+
+    def lines(nodes: list[fx.Node]) -> tuple[Line, ...]:
+        result = []
+        for node in nodes:
+            args = fx.node.map_arg((node.args, node.kwargs), lambda n: constants.get(n, n))
+            if any(n in constants for n in node.all_input_nodes):
+                node = _WithArgs(node, *args)  # type: ignore[assignment]
+                result.append(line_of(node, name_of, names[node.node] if node.users else None))  # type: ignore[attr-defined]
+            else:
+                result.append(line_of(node, name_of, names[node] if node.users else None))
+        return tuple(result)
+
+    gradient = dict(zip(wanted, gradients or [None] * len(wanted), strict=True))
+    arriving_layout = {node: spec for node, (_, spec) in zip(arriving, (*errors, *collected), strict=True)}
+    return LocalProgram(
+        lines(predict_nodes),
+        lines(learn_nodes),
+        tuple(names[r] for r in results),
+        tuple(names[gradient[i]] if gradient.get(i) is not None else None for i in range(n_operands)),
+        tuple(
+            _layout(gradient[i], arriving_layout) if gradient.get(i) is not None else None for i in range(n_operands)
+        ),
+        repeated,
+    )
+
+
+class _WithArgs:
+    """An fx node seen with other arguments (constants put in)."""
+
+    def __init__(self, node: fx.Node, args: Any, kwargs: Any) -> None:
+        self.node, self.args, self.kwargs = node, args, kwargs
+        self.target, self.users = node.target, node.users
+
+
+def _layout(node: fx.Node, arriving: dict[fx.Node, TensorSpec]) -> TensorSpec:
+    if node in arriving:
+        return arriving[node]
+    value = node.meta.get("val")
+    if value is None:
+        raise _Untraceable("has an error of unknown layout")
+    return replace(TensorSpec.of(value), requires_grad=False)
+
+
+def _opaque_program(
+    operation: Operation,
+    operands: tuple[TensorSpec, ...],
+    places: tuple[int, ...],
+    n_outputs: int,
+    errors: tuple[Error, ...],
+    collected: tuple[Error, ...],
+    wanted: list[int],
+    reason: str,
+) -> LocalProgram:
+    """One vertex with an autograd graph of its own: still local, still exact, but closed."""
+    names = [f"a{i}" for i in range(len(operands))]
+    flags = tuple(spec.requires_grad for spec in operands)
+    outputs = tuple(f"y{j}" for j in range(n_outputs))
+    predict = opaque.Predict(operation, places, flags)
+    literal = ", ".join(["%s"] * len(names))
+    key = fresh_name()
+    predict_line = Line((*outputs, "t0"), f"{key}({literal})", tuple(names), ((key, predict),))
+    layouts = [opaque.expected_layout(spec) if i in wanted else None for i, spec in enumerate(operands)]
+    learn = opaque.Learn(
+        tuple(j for j, _ in errors), tuple(i for i, _ in collected), tuple(wanted), tuple(layouts[i] for i in wanted)
+    )
+    arriving = [*(f"g{j}" for j, _ in errors), *(f"c{i}" for i, _ in collected)]
+    results = tuple(f"t{1 + n}" for n in range(len(wanted)))
+    learn_key = fresh_name()
+    text = f"{learn_key}({', '.join(['%s'] * (1 + len(arriving)))})" + ("[0]" if len(results) == 1 else "")
+    learn_lines = (Line(results, text, ("t0", *arriving), ((learn_key, learn),)),) if errors and wanted else ()
+    position = {i: n for n, i in enumerate(wanted)}
+    return LocalProgram(
+        (predict_line,),
+        learn_lines,
+        outputs,
+        tuple(results[position[i]] if i in position and errors else None for i in range(len(operands))),
+        tuple(layouts),
+        frozenset(wanted),
+        reason,
+    )

@@ -1,0 +1,84 @@
+"""Cuts a traced vertex into its prediction and its learning part."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+
+_aten = torch.ops.aten
+_HIDDEN_WRITES = (_aten.native_batch_norm.default, _aten.cudnn_batch_norm.default, _aten.miopen_batch_norm.default)
+
+
+def mutates(node: fx.Node) -> bool:
+    """Whether a call writes to an operand or draws random numbers: it must stay, and stay in order."""
+    target: Any = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    return (
+        target._schema.is_mutable
+        or target in _HIDDEN_WRITES
+        or torch.Tag.nondeterministic_seeded in target.tags
+    )
+
+
+def simplify(graph: fx.Graph) -> None:
+    """Drop aliases, double transposes and dead pure calls. Values and rounding stay as they are."""
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        if node.target in (_aten.detach.default, _aten.alias.default):
+            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+            graph.erase_node(node)
+        elif node.target is _aten.t.default:
+            source = node.args[0]
+            if isinstance(source, fx.Node) and source.target is _aten.t.default:
+                node.replace_all_uses_with(source.args[0])  # type: ignore[arg-type]
+                graph.erase_node(node)
+    for node in reversed(list(graph.nodes)):
+        if node.op == "call_function" and not node.users and not mutates(node):
+            graph.erase_node(node)
+
+
+def cut(graph: fx.Graph, errors: set[fx.Node], results: list[fx.Node]) -> tuple[list[fx.Node], list[fx.Node]]:
+    """Split the calls of a trace.
+
+    Args:
+        graph: a simplified trace.
+        errors: placeholders of the errors that arrive.
+        results: nodes of the outputs.
+
+    Returns:
+        The calls of the prediction and those of learning, each in order.
+    """
+    learning = set(errors)
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    for node in calls:
+        if any(source in learning for source in node.all_input_nodes):
+            learning.add(node)
+    needed: set[fx.Node] = set()
+    stack = [*results, *(node for node in calls if mutates(node) and node not in learning)]
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(node.all_input_nodes)
+    # A value that is written later must be read before: then everything free of errors is predicted, in order.
+    eager = any(mutates(node) for node in calls if node not in learning)
+    predict, learn = [], []
+    for node in calls:
+        item = node.target is operator.getitem and node.args[0] in needed
+        if node not in learning and (node in needed or item or (eager and not _is_view(node))):
+            predict.append(node)
+            if item:
+                needed.add(node)
+        else:
+            learn.append(node)
+    return predict, learn
+
+
+def _is_view(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(r.alias_info is not None for r in schema.returns)

@@ -1,0 +1,174 @@
+"""`compile`: from a module to a `PCNetwork`, stage by stage. Read this file first.
+
+    capture -> lower -> schedule -> codegen -> runtime
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_unflatten
+
+from .capture import Captured, capture, lower
+from .codegen import Program
+from .codegen.kinds import operation_key
+from .errors import CaptureError, PCGraphError
+from .graph import PCGraph
+from .runtime import Binding, Compiled, PCNetwork
+from .schedule import ZILTiming, schedule
+
+_MAX_PROGRAMS = 256
+
+
+def compile(
+    model: torch.nn.Module,
+    *,
+    example_inputs: Sequence[Any] | None = None,
+    strict: bool = False,
+    unroll: bool = True,
+) -> PCNetwork:
+    """Turn a model into a predictive coding network that learns exactly like backpropagation.
+
+    Args:
+        model: any `torch.nn.Module`; it is used, not copied.
+        example_inputs: capture now, for these arguments, instead of at the first call.
+        strict: refuse models in which a vertex stays opaque.
+        unroll: give every time step of ``nn.RNN``, ``nn.LSTM`` and ``nn.GRU`` vertices of its own. With ``False``
+            such a module stays one vertex, equal to the fused kernel.
+
+    Returns:
+        A drop-in for the model (see `PCNetwork`).
+
+    Raises:
+        PCGraphError: `model` is not a module.
+        CaptureError: a part of the model cannot be compiled without risking a wrong gradient.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    >>> pcn = compile(model, example_inputs=(torch.zeros(5, 3),))
+    >>> pcn(torch.ones(5, 3)).sum().backward()
+    >>> model[0].weight.grad.shape
+    torch.Size([4, 3])
+    """
+    if isinstance(model, PCNetwork):
+        model = model.module
+    if not isinstance(model, torch.nn.Module):
+        raise PCGraphError(
+            f"compile takes a torch.nn.Module, not a {type(model).__name__}",
+            hint="wrap a function in a module whose forward() calls it",
+        )
+    options = {"strict": strict, "unroll": unroll}
+    network = PCNetwork(model, _front, options)
+    if example_inputs is not None:
+        if isinstance(example_inputs, torch.Tensor):
+            example_inputs = (example_inputs,)
+        network.prepare(*example_inputs)
+    return network
+
+
+@dataclass
+class _Capture:
+    """A compiled call with its guards."""
+
+    compiled: Compiled
+    captured: Captured
+    once: tuple[str, ...]
+    timings: dict[str, float]
+
+    def holds(self) -> bool:
+        """Whether the guards hold."""
+        return self.captured.guards.hold()
+
+
+def _front(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], network: PCNetwork) -> _Capture:
+    """All stages for one call."""
+    clock = _Clock()
+    options = network._options
+    captured = capture(module, args, kwargs, unroll=options["unroll"])
+    clock.lap("capture")
+    graph = lower(captured)
+    clock.lap("lower")
+    program = _program(graph, clock)
+    if options["strict"] and program.opaque:
+        name, reason = next(iter(program.opaque.items()))
+        raise CaptureError(
+            f"{len(program.opaque)} vertices stay opaque under strict=True; the first is {name}: {reason}",
+            where=graph[name].where(),
+            hint="compile without strict, or rewrite that operation",
+        )
+    compiled = Compiled(program, _binding(captured, program), network.on_errors)
+    clock.lap("bind")
+    return _Capture(compiled, captured, captured.once, clock.laps)
+
+
+_programs: OrderedDict[Any, Program] = OrderedDict()
+
+
+def _program(graph: PCGraph, clock: _Clock) -> Program:
+    """The program of a graph; equal graphs share one, so that a model captured at every call compiles once."""
+    key = _graph_key(graph)
+    program = _programs.get(key)
+    if program is None:
+        scheduled = schedule(graph, ZILTiming())
+        clock.lap("schedule")
+        program = _programs[key] = Program(scheduled)
+        if program.opaque:
+            program.annotate()
+        while len(_programs) > _MAX_PROGRAMS:
+            _programs.popitem(last=False)
+        clock.lap("codegen")
+    _programs.move_to_end(key)
+    return program
+
+
+def _graph_key(graph: PCGraph) -> Any:
+    return (
+        graph.outputs,
+        tuple(
+            (
+                v.name,
+                v.role,
+                v.operands,
+                v.outputs,
+                v.effect,
+                v.module_path,
+                v.source,
+                operation_key(v.operation) if v.operation is not None else None,
+            )
+            for v in graph.vertices.values()
+        ),
+    )
+
+
+def _binding(captured: Captured, program: Program) -> Binding:
+    externals = [captured.externals[name] for name in program.externals]
+    spec = captured.outputs
+
+    def rebuild(outputs: Sequence[Any]) -> Any:
+        leaves = [constant if index is None else outputs[index] for index, constant in spec.leaves]
+        return tree_unflatten(leaves, spec.tree)
+
+    if spec.tree.is_leaf() and spec.leaves[0][0] is not None:
+
+        def rebuild(outputs: Sequence[Any]) -> Any:
+            return outputs[0]
+
+    return Binding(tuple(e.input_index for e in externals), tuple(e.tensor for e in externals), rebuild)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now
+
+

@@ -1,0 +1,81 @@
+"""The invariants of a `PCGraph`, checked before and after every pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import GraphError
+from .vertex import Ref, Role
+
+if TYPE_CHECKING:
+    from .graph import PCGraph
+
+_LEAVES = (Role.INPUT, Role.PARAMETER, Role.STATE)
+
+
+def check(graph: PCGraph) -> None:
+    """Raise `GraphError` unless the graph is a well-formed, topologically ordered DAG.
+
+    * every operand and output points at an existing tensor output of an *earlier* vertex (so no cycles);
+    * inputs, parameters and state have no operands and one output; operations have an `Operation`
+      whose slots are exactly its operands; relays copy exactly one differentiable value;
+    * a parameter carries a gradient; a vertex is differentiable only if an operand is.
+    """
+    seen: set[str] = set()
+
+    def resolve(ref: Ref, user: str) -> None:
+        if ref.vertex not in seen:
+            raise GraphError(
+                f"{user} reads {ref}, which " + ("comes later" if ref.vertex in graph.vertices else "does not exist"),
+                hint="vertices must be listed after everything they read; a cycle has no such order",
+            )
+        outputs = graph.vertices[ref.vertex].outputs
+        if not 0 <= ref.output < len(outputs) or outputs[ref.output] is None:
+            raise GraphError(f"{user} reads {ref}, but %{ref.vertex} has no such tensor output")
+
+    for name, vertex in graph.vertices.items():
+        line = f"%{name} = {vertex.op}"
+        if name != vertex.name:
+            raise GraphError(f"vertex {vertex.name!r} is filed under {name!r}")
+        for ref in vertex.operands:
+            resolve(ref, line)
+        if vertex.role in _LEAVES:
+            if vertex.operands or vertex.operation or len(vertex.outputs) != 1:
+                raise GraphError(f"{line}: a leaf has no operands, no operation and one output", vertex=line)
+            if vertex.role is Role.PARAMETER and not vertex.differentiable:
+                raise GraphError(f"{line}: a parameter needs a gradient; a frozen one is state", vertex=line)
+        elif vertex.role is Role.RELAY:
+            if len(vertex.operands) != 1 or len(vertex.outputs) != 1 or not graph.carries_error(vertex.operands[0]):
+                raise GraphError(f"{line}: a relay copies exactly one differentiable value", vertex=line)
+        else:
+            if vertex.operation is None:
+                raise GraphError(f"{line}: an operation vertex needs an operation", vertex=line)
+            if slots_of(vertex.operation) != set(range(len(vertex.operands))):
+                raise GraphError(
+                    f"{line}: slots and operands differ", vertex=line, where=vertex.where(), hint="one slot per operand"
+                )
+            if vertex.differentiable and not any(graph.carries_error(ref) for ref in vertex.operands):
+                raise GraphError(f"{line}: carries an error but none of its operands does", vertex=line)
+        seen.add(name)
+    for ref in graph.outputs:
+        resolve(ref, "the graph's output")
+
+
+def slots_of(operation: object) -> set[int]:
+    """Operand indices that an operation's argument template refers to."""
+    from .vertex import Operation, Slot
+
+    found: set[int] = set()
+    assert isinstance(operation, Operation)
+    stack: list[object] = [operation.args, *(value for _, value in operation.kwargs)]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Slot):
+            found.add(item.index)
+        elif isinstance(item, tuple | list):
+            stack.extend(item)
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, slice):
+            stack.extend((item.start, item.stop, item.step))
+    return found

@@ -1,0 +1,204 @@
+"""What a vertex is: a prediction of its parents' values, with a value node and an error node.
+
+A vertex ``v`` predicts ``mu_v = f_v(parents)``. On a differentiable vertex compilation puts a
+value node ``x_v`` and an error node ``eps_v = x_v - mu_v`` (paper's sign). Vertices without a
+gradient (masks, indices, counters) are evaluated and carry no error.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Role(enum.Enum):
+    """Where the value of a vertex comes from."""
+
+    INPUT = "input"  # an argument of the call
+    PARAMETER = "parameter"  # learned; its gradient is asked for
+    STATE = "state"  # buffers, constants, frozen parameters: read, perhaps written, never learned
+    OPERATION = "operation"  # predicted by its parents
+    RELAY = "relay"  # identity: passes an error on one step later (levelling)
+
+
+class Ref(NamedTuple):
+    """One output of one vertex: what an operand or a graph output points at."""
+
+    vertex: str
+    output: int = 0
+
+    def __str__(self) -> str:
+        return f"%{self.vertex}" + (f".{self.output}" if self.output else "")
+
+
+class Use(NamedTuple):
+    """A use of a value: operand number `operand` of vertex `child` reads `source`.
+
+    Keyed by operand, never by child: ``x * x`` uses ``x`` twice.
+    """
+
+    source: Ref
+    child: str
+    operand: int
+
+
+class ParameterUse(NamedTuple):
+    """A use of a parameter, with the inference step at which that use contributes its update."""
+
+    parameter: str
+    child: str
+    operand: int
+    update_time: int | None
+
+
+class Source(NamedTuple):
+    """The user's line that made a vertex."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} in {self.function}"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What is known of a tensor before it exists. `requires_grad` marks a value that has an error node."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    requires_grad: bool = False
+
+    @staticmethod
+    def of(tensor: torch.Tensor) -> TensorSpec:
+        """Read the spec off a tensor (layouts without strides get the empty stride)."""
+        strided = tensor.layout is torch.strided
+        return TensorSpec(
+            tuple(tensor.shape),
+            tuple(tensor.stride()) if strided else (),
+            tensor.dtype,
+            tensor.device,
+            tensor.requires_grad,
+        )
+
+    def __str__(self) -> str:
+        return f"{short_dtype(self.dtype)}[{','.join(map(str, self.shape))}]"
+
+
+_SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
+
+
+def short_dtype(dtype: torch.dtype) -> str:
+    """``torch.float32`` -> ``f32``.
+
+    >>> short_dtype(torch.bfloat16)
+    'bf16'
+    """
+    name = str(dtype).removeprefix("torch.")
+    head = name.rstrip("0123456789")
+    return _SHORT.get(head, head) + name[len(head) :]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Placeholder for tensor operand number `index` inside an argument template."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """The function ``f_v``: a torch-level callable and its arguments, with `Slot`s where operands go.
+
+    Attributes:
+        name: short name for people, e.g. ``linear``.
+        target: the callable.
+        args, kwargs: argument template; nested tuples, lists, dicts and slices of constants and `Slot`s.
+        writes: operands that are changed in place when the operation runs (running statistics).
+        random: draws from a random number generator.
+        opaque: why the local program cannot be traced ahead, or None. An opaque vertex is
+            evaluated with its own one-vertex autograd graph.
+    """
+
+    name: str
+    target: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: tuple[tuple[str, Any], ...] = ()
+    writes: tuple[int, ...] = ()
+    random: bool = False
+    opaque: str | None = None
+
+    def __call__(self, *operands: Any) -> Any:
+        """Evaluate on operand tensors, in operand order."""
+        args = fill(self.args, operands)
+        kwargs = {name: fill(value, operands) for name, value in self.kwargs}
+        return self.target(*args, **kwargs)
+
+
+def fill(template: Any, operands: Sequence[Any]) -> Any:
+    """Put `operands` into the slots of an argument template.
+
+    >>> fill((Slot(1), [Slot(0), 3]), ("a", "b"))
+    ('b', ['a', 3])
+    """
+    if isinstance(template, Slot):
+        return operands[template.index]
+    if isinstance(template, tuple):
+        values = [fill(item, operands) for item in template]
+        return type(template)(*values) if hasattr(template, "_fields") else tuple(values)
+    if isinstance(template, list):
+        return [fill(item, operands) for item in template]
+    if isinstance(template, dict):
+        return {key: fill(value, operands) for key, value in template.items()}
+    if isinstance(template, slice):
+        return slice(*(fill(item, operands) for item in (template.start, template.stop, template.step)))
+    return template
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vertex:
+    """One vertex of a `PCGraph`.
+
+    Attributes:
+        name: unique in its graph.
+        role: where the value comes from.
+        outputs: spec of each tensor that the vertex yields (None for a non-tensor item of a tuple).
+        operands: what it reads, in operand order; the same value may appear more than once.
+        operation: ``f_v``; None for inputs, parameters, state and relays.
+        multi: the operation returns a tuple or list, even if of one item.
+        effect: runs even if nobody reads its value (it writes state).
+        module_path: the user's module, e.g. ``layer1.0.conv1``; for parameters and state the qualified name.
+        source: the user's line.
+    """
+
+    name: str
+    role: Role
+    outputs: tuple[TensorSpec | None, ...]
+    operands: tuple[Ref, ...] = ()
+    operation: Operation | None = None
+    multi: bool = False
+    effect: bool = False
+    module_path: str = ""
+    source: Source | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def differentiable(self) -> bool:
+        """Has an error node: at least one output carries a gradient."""
+        return any(spec is not None and spec.requires_grad for spec in self.outputs)
+
+    @property
+    def op(self) -> str:
+        """Name of the operation, or the role of a vertex that has none."""
+        return self.operation.name if self.operation else self.role.value
+
+    def where(self) -> str:
+        """The user's module path and line, for messages."""
+        return " ".join(part for part in (self.module_path, f"({self.source})" if self.source else "") if part)

@@ -1,0 +1,84 @@
+"""The bridge to autograd: one Function whose backward is the learning program.
+
+To the engine the whole network is a single node between its leaves (inputs, parameters) and its outputs, so
+optimizers, hooks, gradient scalers and gradient accumulation see ordinary gradients. Inside, no engine runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import LearnError
+from ..graph import TensorSpec
+
+if TYPE_CHECKING:
+    from .compiled import Compiled
+
+_keeps_graph: Callable[[], bool] = torch._C._autograd._get_current_graph_task_keep_graph
+
+_FREED = (
+    "Trying to run the learning phase a second time: the values that the prediction saved were freed after the first "
+    "time. Specify retain_graph=True if you need to learn twice from one prediction."
+)
+
+
+class Wave(torch.autograd.Function):
+    """Prediction on the way in, Z-IL inference on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, compiled: Compiled, values: list[Any], plain: list[Any], *leaves: torch.Tensor) -> Any:
+        """Run the prediction; `plain` receives the outputs that carry no gradient."""
+        outputs, saved = compiled.program.predict(values)
+        ctx.compiled, ctx.saved = compiled, saved
+        ctx.versions = compiled.versions(saved, outputs)
+        ctx.set_materialize_grads(False)
+        plain.extend(outputs[k] for k in compiled.plain_outputs)
+        return tuple(outputs[k] for k in compiled.learning_outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *errors: torch.Tensor | None) -> Any:
+        """Run the learning program on the errors of the outputs; return the leaves' gradients."""
+        compiled, saved = ctx.compiled, ctx.saved
+        if saved is None:
+            raise RuntimeError(_FREED)
+        compiled.check_versions(saved, ctx.versions)
+        if _keeps_graph():
+            saved = list(saved)
+        else:
+            ctx.saved = None
+        differentiate = torch.is_grad_enabled()
+        with torch.no_grad():
+            gradients = compiled.learn(saved, errors)
+        if differentiate:
+            gradients = refuse_double_backward(gradients)
+        return (None, None, None, *gradients)
+
+
+class _Refuse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, witness: torch.Tensor, *gradients: torch.Tensor | None) -> Any:
+        return tuple(None if g is None else g.view_as(g) for g in gradients)
+
+    @staticmethod
+    def backward(ctx: Any, *errors: Any) -> Any:
+        raise LearnError(
+            "a gradient of a predictive coding network cannot be differentiated again (create_graph=True)",
+            hint="take higher derivatives of the plain model: `pcn.module`",
+        )
+
+
+def refuse_double_backward(gradients: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor | None, ...]:
+    """The same gradients, which raise `LearnError` when somebody differentiates them."""
+    with torch.enable_grad():
+        witness = torch.ones((), requires_grad=True)
+        result: tuple[torch.Tensor | None, ...] = _Refuse.apply(witness, *gradients)
+    return result
+
+
+def layout(error: torch.Tensor) -> TensorSpec:
+    """What a learning program depends on in an arriving error."""
+    spec = TensorSpec.of(error)
+    return TensorSpec(spec.shape, spec.stride, spec.dtype, spec.device) if spec.requires_grad else spec

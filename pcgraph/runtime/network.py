@@ -1,0 +1,303 @@
+"""`PCNetwork`: a drop-in for the user's module that learns by predictive coding."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch.utils._pytree import tree_flatten
+
+from ..errors import PCGraphError
+from ..graph import PCGraph, Ref
+from ..schedule import Schedule
+from .compiled import Compiled
+
+MAX_PROGRAMS = 64
+
+
+class Captures(Protocol):
+    """What the network needs from the front end: turn one call into a compiled program."""
+
+    def __call__(
+        self, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], network: PCNetwork
+    ) -> Capture: ...
+
+
+class Capture(Protocol):
+    """A compiled call and the conditions under which it may be used again."""
+
+    compiled: Compiled
+    once: tuple[str, ...]
+    timings: dict[str, float]
+
+    def holds(self) -> bool:
+        """Whether nothing that the program depends on has changed, besides the signature of the inputs."""
+        ...
+
+
+_OWN = frozenset({"module", "_front", "_options", "_programs", "_latest", "_watching", "_errors", "_counts"})
+_SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+
+
+class PCNetwork(torch.nn.Module):
+    """The user's module with value and error nodes on every vertex.
+
+    Calling it predicts exactly like the module; ``backward()`` on a loss of its output runs Z-IL inference, and
+    every ``p.grad`` equals backpropagation's, bit for bit. Parameters, buffers and submodules *are* the module's:
+    ``state_dict()`` has the module's keys, and anything set on the network is set on the module.
+
+    Args:
+        module: the model; never copied or changed.
+        front: captures and compiles one call (see `pcgraph.compile`).
+        options: passed on to copies.
+
+    Attributes:
+        module: the user's module.
+        graph: `PCGraph` of the latest captured call.
+        schedule: its Z-IL schedule.
+
+    Source: Z-IL, arXiv 2103.03725.
+    """
+
+    module: torch.nn.Module
+
+    def __init__(self, module: torch.nn.Module, front: Captures, options: dict[str, Any]) -> None:
+        own = self.__dict__
+        own["module"] = module
+        super().__init__()
+        for name in _SHARED:
+            own[name] = module.__dict__[name]
+        own["_front"], own["_options"] = front, options
+        own["_programs"] = OrderedDict()  # signature -> captures, latest used last
+        own["_latest"] = None
+        own["_watching"], own["_errors"] = (), {}
+        own["_counts"] = {"hits": 0, "captures": 0}
+
+    # -- calling ---------------------------------------------------------------------------------
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Predict. With gradients enabled, the result remembers how to learn.
+
+        Raises:
+            CaptureError: a part of the model cannot be compiled without risking a wrong gradient.
+            Exception: whatever the model itself raises on these arguments.
+        """
+        if not torch.is_grad_enabled():
+            return self.module(*args, **kwargs)
+        inputs, signature = _signature(args, kwargs)
+        capture = self._find(signature)
+        if capture is None:
+            capture = self._capture(args, kwargs, signature)
+        else:
+            self._counts["hits"] += 1
+        compiled = capture.compiled
+        if not compiled.learns:
+            return self.module(*args, **kwargs)
+        if self._watching or compiled.watch:
+            compiled.watch = self._watched_refs(compiled.program.graph)
+        return compiled(inputs)
+
+    def _find(self, signature: Any) -> Capture | None:
+        candidates: list[Capture] | None = self._programs.get(signature)
+        if candidates:
+            for capture in candidates:
+                if capture.holds():
+                    self._programs.move_to_end(signature)
+                    return capture
+        return None
+
+    def _capture(self, args: Sequence[Any], kwargs: Mapping[str, Any], signature: Any) -> Capture:
+        start = time.perf_counter()
+        capture = self._front(self.module, args, kwargs, self)
+        capture.timings["total"] = time.perf_counter() - start
+        self._counts["captures"] += 1
+        self.__dict__["_latest"] = capture
+        if not capture.once:
+            candidates = self._programs.setdefault(signature, [])
+            candidates.insert(0, capture)
+            del candidates[4:]
+            self._programs.move_to_end(signature)
+            while len(self._programs) > MAX_PROGRAMS:
+                self._programs.popitem(last=False)
+        return capture
+
+    def prepare(self, *args: Any, **kwargs: Any) -> PCNetwork:
+        """Capture and compile for these arguments now; returns the network."""
+        with torch.enable_grad():
+            _, signature = _signature(args, kwargs)
+            if self._find(signature) is None:
+                self._capture(args, kwargs, signature)
+        return self
+
+    # -- looking ---------------------------------------------------------------------------------
+    @property
+    def graph(self) -> PCGraph:
+        """Graph of the latest captured call.
+
+        Raises:
+            PCGraphError: nothing was captured yet.
+        """
+        return self._last().compiled.program.graph
+
+    @property
+    def schedule(self) -> Schedule:
+        """Z-IL schedule of the latest captured call."""
+        return self._last().compiled.program.schedule
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Generated Python of the latest program: ``predict`` and ``learn``."""
+        return self._last().compiled.program.sources
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds of the latest capture, by stage."""
+        return dict(self._last().timings)
+
+    def cache_info(self) -> dict[str, Any]:
+        """How often programs were reused, how many are kept, and why the latest capture could not be kept."""
+        latest = self.__dict__["_latest"]
+        kept = sum(len(captures) for captures in self._programs.values())
+        return {**self._counts, "programs": kept, "once": latest.once if latest is not None else ()}
+
+    @contextmanager
+    def watch(self, *patterns: str) -> Iterator[dict[str, torch.Tensor]]:
+        """Look at error nodes: inside the block every learning phase fills the dictionary.
+
+        Args:
+            patterns: names of vertices or module paths, with ``*``; none means all.
+
+        Yields:
+            Vertex name -> error node ``eps_v`` at its update time, in the paper's sign (``-dL/dmu_v``), of the shape
+            of the vertex's value; further outputs of a vertex as ``name.1``.
+        """
+        self.__dict__["_watching"] = patterns or ("*",)
+        errors: dict[str, torch.Tensor] = {}
+        self.__dict__["_errors"] = errors
+        try:
+            yield errors
+        finally:
+            self.__dict__["_watching"], self.__dict__["_errors"] = (), {}
+
+    def on_errors(self, watched: dict[Ref, Any]) -> None:
+        """Called by a program after learning with the watched errors, in PyTorch's sign."""
+        for ref, error in watched.items():
+            if error is not None:
+                self._errors[str(ref)[1:]] = -error
+
+    def _watched_refs(self, graph: PCGraph) -> tuple[Ref, ...]:
+        def matches(name: str, path: str) -> bool:
+            return any(fnmatch.fnmatchcase(name, p) or fnmatch.fnmatchcase(path, p) for p in self._watching)
+
+        return tuple(
+            Ref(v.name, k)
+            for v in graph.vertices.values()
+            if v.operation is not None and v.name in graph.depth and matches(v.name, v.module_path)
+            for k, spec in enumerate(v.outputs)
+            if spec is not None and spec.requires_grad
+        )
+
+    def _last(self) -> Capture:
+        latest: Capture | None = self.__dict__["_latest"]
+        if latest is None:
+            raise PCGraphError(
+                "nothing has been captured yet", hint="call the network once, or compile with example_inputs=(x,)"
+            )
+        return latest
+
+    # -- being the module --------------------------------------------------------------------------
+    @property
+    def training(self) -> bool:  # type: ignore[override]
+        """The module's mode."""
+        return self.module.training
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        if "_front" in self.__dict__:  # not while nn.Module initialises
+            self.module.training = mode
+
+    def train(self, mode: bool = True) -> PCNetwork:
+        """Set the module's mode."""
+        self.module.train(mode)
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's state, with the module's keys."""
+        return self.module.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load the module's state."""
+        return self.module.load_state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.module._load_from_state_dict(*args, **kwargs)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> PCNetwork:
+        self.module._apply(fn, recurse)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name in _OWN or name.startswith("__"):
+                raise
+            return getattr(self.module, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "training" or "_front" not in self.__dict__:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.module, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self.module, name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PCNetwork:
+        return type(self)(copy.deepcopy(self.module, memo), self._front, dict(self._options))
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (self.module, self._front, self._options)
+
+    def __repr__(self) -> str:
+        return f"PCNetwork(\n  {repr(self.module).replace(chr(10), chr(10) + '  ')}\n)"
+
+
+def _rebuild(module: torch.nn.Module, front: Captures, options: dict[str, Any]) -> PCNetwork:
+    return PCNetwork(module, front, options)
+
+
+def _signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[torch.Tensor], Any]:
+    """The different tensors among the arguments, and everything about the arguments that a program depends on."""
+    if not kwargs and len(args) == 1 and isinstance(args[0], torch.Tensor):
+        return [args[0]], tensor_key(args[0])
+    leaves, spec = tree_flatten((args, dict(kwargs)))
+    tensors: list[torch.Tensor] = []
+    index: dict[int, int] = {}
+    key: list[Any] = [spec]
+    for leaf in leaves:
+        if isinstance(leaf, torch.Tensor):
+            place = index.setdefault(id(leaf), len(tensors))
+            if place == len(tensors):
+                tensors.append(leaf)
+            key.append((place, tensor_key(leaf)))
+        elif isinstance(leaf, float | complex):
+            key.append((type(leaf), repr(leaf)))
+        else:
+            try:
+                hash(leaf)
+                key.append((type(leaf), leaf))
+            except TypeError:
+                key.append((type(leaf), id(leaf)))
+    return tensors, tuple(key)
+
+
+def tensor_key(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """What a program depends on in an input tensor."""
+    stride = tensor.stride() if tensor.layout is torch.strided else ()
+    return (type(tensor), tensor.shape, stride, tensor.dtype, tensor.device, tensor.requires_grad, tensor.layout)

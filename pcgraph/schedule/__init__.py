@@ -1,0 +1,7 @@
+"""Schedules: which vertex runs at which inference step, derived from the graph and the rule's timing."""
+
+from .schedule import Schedule, schedule
+from .steps import Steps
+from .timing import Timed, Timing, ZILTiming
+
+__all__ = ["Schedule", "Steps", "Timed", "Timing", "ZILTiming", "schedule"]

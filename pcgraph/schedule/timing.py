@@ -1,0 +1,41 @@
+"""The timing of a rule: all that scheduling needs to know about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from ..graph import PCGraph
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When a rule moves values and when it updates parameters.
+
+    Attributes:
+        gamma: integration step of inference. At exactly 1 an error is replaced, not carried over.
+        steps: last inference step T.
+        update: ``"depth"``: a vertex learns at t = depth, and only then (Z-IL); ``"end"``: all learn at T (IL).
+    """
+
+    gamma: float
+    steps: int
+    update: Literal["depth", "end"]
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """Anything that can tell its timing on a graph: every rule of `pcgraph.dynamics`."""
+
+    def timing(self, graph: PCGraph) -> Timing:
+        """Timing on this graph (T often depends on the graph's depth)."""
+        ...
+
+
+@dataclass(frozen=True)
+class ZILTiming:
+    """Z-IL: gamma = 1, T = depth of the graph, update at t = depth. Source: arXiv 2103.03725, section 3.3."""
+
+    def timing(self, graph: PCGraph) -> Timing:
+        """gamma 1, T = the graph's depth, update at depth."""
+        return Timing(1.0, graph.steps, "depth")
