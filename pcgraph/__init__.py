@@ -2,14 +2,18 @@
 
 from .capture import Captured, capture, lower
 from .compiler import compile
+from .dynamics import IL, ZIL, Rule, Trace
 from .errors import CaptureError, GraphError, LearnError, PCGraphError, ScheduleError
 from .graph import PCGraph
 from .runtime import PCNetwork
 from .schedule import Schedule, schedule
+from .verify import Report, verify
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "IL",
+    "ZIL",
     "CaptureError",
     "Captured",
     "GraphError",
@@ -17,10 +21,14 @@ __all__ = [
     "PCGraph",
     "PCGraphError",
     "PCNetwork",
+    "Report",
+    "Rule",
     "Schedule",
     "ScheduleError",
+    "Trace",
     "capture",
     "compile",
     "lower",
     "schedule",
+    "verify",
 ]

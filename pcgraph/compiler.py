@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +19,11 @@ from torch.utils._pytree import tree_unflatten
 from .capture import Captured, capture, lower
 from .codegen import Program
 from .codegen.kinds import operation_key
+from .dynamics import ZIL
 from .errors import CaptureError, PCGraphError
 from .graph import PCGraph
 from .runtime import Binding, Compiled, PCNetwork
-from .schedule import ZILTiming, schedule
+from .schedule import schedule
 
 _MAX_PROGRAMS = 256
 
@@ -89,6 +92,18 @@ def _front(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, An
     """All stages for one call."""
     clock = _Clock()
     options = network._options
+    with _collector_paused():
+        return _stages(module, args, kwargs, network, options, clock)
+
+
+def _stages(
+    module: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    network: PCNetwork,
+    options: Mapping[str, Any],
+    clock: _Clock,
+) -> _Capture:
     captured = capture(module, args, kwargs, unroll=options["unroll"])
     clock.lap("capture")
     graph = lower(captured)
@@ -114,7 +129,7 @@ def _program(graph: PCGraph, clock: _Clock) -> Program:
     key = _graph_key(graph)
     program = _programs.get(key)
     if program is None:
-        scheduled = schedule(graph, ZILTiming())
+        scheduled = schedule(graph, ZIL())
         clock.lap("schedule")
         program = _programs[key] = Program(scheduled)
         if program.opaque:
@@ -159,6 +174,18 @@ def _binding(captured: Captured, program: Program) -> Binding:
             return outputs[0]
 
     return Binding(tuple(e.input_index for e in externals), tuple(e.tensor for e in externals), rebuild)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Compiling makes many objects that live on; collecting again and again would cost a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Clock:

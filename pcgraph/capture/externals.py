@@ -10,6 +10,7 @@ from torch import fx
 
 from ..errors import CaptureError
 from ..graph.vertex import Role, TensorSpec
+from .casts import sequence_number
 from .observer import storage_key
 
 
@@ -56,7 +57,7 @@ class Externals:
         self._watched: dict[int, torch.UntypedStorage] = {}
         self._saved: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
         self._last: fx.Node | None = None
-        self._first_sequence = torch.ones((), requires_grad=True).exp().grad_fn._sequence_nr()  # type: ignore[union-attr]
+        self._first_sequence = sequence_number()
 
     def admit(self, tensor: torch.Tensor, graph: fx.Graph, where: str) -> fx.Node:
         """Make the fx node (placeholder or get_attr) of an outside tensor.

@@ -13,6 +13,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import CaptureError
 from ..graph.vertex import Source, TensorSpec
+from .casts import Cast, autocast_device, casts, sequence_number
 from .externals import Externals
 from .metadata import is_metadata, refusal
 from .mutation import Autocast, CustomFunction, Flattened, Geometry, InPlace, tensors_in
@@ -76,19 +78,26 @@ class Recorder(TorchFunctionMode):
         self._unroll = unroll
         self._busy = False
         self._modules: list[str] = []
+        self._casts: dict[Any, fx.Node] = {}
 
     # -- the mode ----------------------------------------------------------------------------
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self._busy or is_metadata(func):
             return func(*args, **kwargs)
-        replacement = self._unroll.get(func)
-        if replacement is not None:
-            with self:
-                result = replacement(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
-        return self.call(func, args, kwargs)
+        # Whoever watches the user's Python has nothing to see in here, and it would cost most of the time.
+        profile = sys.getprofile()
+        sys.setprofile(None)
+        try:
+            replacement = self._unroll.get(func)
+            if replacement is not None:
+                with self:
+                    result = replacement(*args, **kwargs)
+                if result is not NotImplemented:
+                    return result
+            return self.call(func, args, kwargs)
+        finally:
+            sys.setprofile(profile)
 
     def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one call for real and record it."""
@@ -103,8 +112,9 @@ class Recorder(TorchFunctionMode):
                 self._external(tensor, func)
         nodes = {id(tensor): self._node(tensor) for tensor in operands}
         before = [tensor.requires_grad for tensor in operands]
-        fx_args, fx_kwargs = _to_fx(args, nodes), _to_fx(kwargs, nodes)
         seen = self.observer
+        device = autocast_device()
+        sequence = sequence_number() if device is not None and torch.is_grad_enabled() else None
         seen.begin()
         self._busy = True
         try:
@@ -124,8 +134,24 @@ class Recorder(TorchFunctionMode):
             self._look(f"{_name(func)}() reads a tensor's value")
         if seen.dynamic:
             self._look(f"{_name(func)}() has a shape that depends on data")
-        self._record(func, fx_args, fx_kwargs, operands, nodes, before, result, results, written)
+        if sequence is not None:
+            for cast in casts(results, operands, sequence):
+                nodes[id(cast.weight)] = self._cast_node(cast, nodes[id(cast.weight)], str(device))
+        args, kwargs = _to_fx(args, nodes), _to_fx(kwargs, nodes)
+        if device is not None:
+            func = Autocast(func, device, torch.get_autocast_dtype(device), _name(func))
+        self._record(func, args, kwargs, operands, nodes, before, result, results, written)
         return result
+
+    def _cast_node(self, cast: Cast, weight: fx.Node, device: str) -> fx.Node:
+        """The vertex of a weight's cast copy, shared by all calls that autocast let share it."""
+        if cast.node not in self._casts:
+            dtype = torch.get_autocast_dtype(device)
+            node = self.graph.call_method("to", (weight, dtype))
+            spec = TensorSpec.of(cast.weight)
+            self._annotate(node, (replace(spec, dtype=dtype),), False)
+            self._casts[cast.node] = node
+        return self._casts[cast.node]
 
     # -- recording ---------------------------------------------------------------------------
     def _record(
@@ -140,8 +166,7 @@ class Recorder(TorchFunctionMode):
         results: list[torch.Tensor],
         written: torch.Tensor | None,
     ) -> None:
-        seen, name = self.observer, _name(func)
-        target = self._under_autocast(func, name)
+        seen, name, target = self.observer, _name(func), func
         if seen.view_changed and written is not None:
             functional = getattr(torch.Tensor, name.removesuffix("_"), None)
             if functional is None:
@@ -260,12 +285,6 @@ class Recorder(TorchFunctionMode):
             node = self.externals.admit(tensor, self.graph, "the model's return value")
             self.values.bind(tensor, Value(node, None))
         return self._node(tensor)
-
-    def _under_autocast(self, func: Callable[..., Any], name: str) -> Callable[..., Any]:
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                return Autocast(func, device, torch.get_autocast_dtype(device), name)
-        return func
 
     def _look(self, what: str) -> None:
         self.looks.append(f"{what} ({self._where()})")

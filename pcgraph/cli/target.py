@@ -44,13 +44,13 @@ def load_model(target: str) -> nn.Module:
         return found
     if not callable(found):
         raise PCGraphError(
-            f"{target} is a {type(found).__name__}, neither an nn.Module nor something that makes one",
+            f"{target} is of type {type(found).__name__}, neither an nn.Module nor something that makes one",
             hint="name an nn.Module, or a class or function without arguments that returns one",
         )
     model = _call(target, found)
     if not isinstance(model, nn.Module):
         raise PCGraphError(
-            f"{target}() returned a {type(model).__name__}, not an nn.Module",
+            f"{target}() returned something of type {type(model).__name__}, not an nn.Module",
             hint="name a class or function that returns the model",
         )
     return model

@@ -54,6 +54,7 @@ class Cell:
             for k, ref in enumerate(vertex.operands)
             if k not in self._carrying
         }
+        self._copied = copy_held and bool(self._held)
         self._draw = _Draw(graph, vertex) if vertex.operation is not None and vertex.operation.random else None
         self._leaves: dict[int, Tensor] = {}
         self._results: tuple[Tensor, ...] = ()
@@ -67,6 +68,8 @@ class Cell:
         if self._draw is not None:
             self._draw.remember()
         outputs = self._run(values, {k: held[self._operands[k]] for k in self._held}, t=0)
+        if self._copied:
+            self.evaluate(values, t=0)  # or the local graph would hold state that later vertices write
         detached = (item.detach() if isinstance(item, Tensor) else item for item in outputs)
         return {Ref(self.name, k): item for k, item in enumerate(detached)}
 

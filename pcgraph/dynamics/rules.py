@@ -11,6 +11,7 @@ from typing import Literal, final
 
 from ..errors import PCGraphError
 from ..graph import PCGraph, Role
+from ..schedule import Timing
 from .network import Network
 
 
@@ -24,6 +25,10 @@ class Rule(ABC):
     @abstractmethod
     def horizon(self, graph: PCGraph) -> int:
         """Number of inference steps T on the graph that is simulated."""
+
+    @abstractmethod
+    def timing(self, graph: PCGraph) -> Timing:
+        """What scheduling needs to know: gamma, T, and when parameters update."""
 
     @abstractmethod
     def step(self, network: Network) -> None:
@@ -57,6 +62,9 @@ class ZIL(Rule):
         # One more than graph.steps if an input asks for its gradient: its error arrives behind the deepest vertex.
         return max((d for name, d in graph.depth.items() if graph[name].role is not Role.PARAMETER), default=0)
 
+    def timing(self, graph: PCGraph) -> Timing:
+        return Timing(self.gamma, graph.steps, self.update)
+
     def step(self, network: Network) -> None:
         _descend(network, self.gamma)
 
@@ -82,6 +90,9 @@ class IL(Rule):
 
     def horizon(self, graph: PCGraph) -> int:
         return self.steps
+
+    def timing(self, graph: PCGraph) -> Timing:
+        return Timing(self.gamma, self.steps, "end")
 
     def step(self, network: Network) -> None:
         _descend(network, self.gamma)

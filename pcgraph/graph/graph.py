@@ -37,7 +37,7 @@ class PCGraph:
 
                 raise GraphError(f"two vertices are called {vertex.name!r}")
             table[vertex.name] = vertex
-        self.vertices: Mapping[str, Vertex] = MappingProxyType(table)
+        self.vertices: MappingProxyType[str, Vertex] = MappingProxyType(table)
         self.outputs: tuple[Ref, ...] = tuple(outputs)
         self.verify()
 

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
+from ..dynamics import ZIL, Rule, Trace, simulate
 from ..errors import PCGraphError
 from ..graph import PCGraph, Ref
 from ..schedule import Schedule
@@ -133,6 +134,59 @@ class PCNetwork(torch.nn.Module):
             if self._find(signature) is None:
                 self._capture(args, kwargs, signature)
         return self
+
+    def simulate(
+        self,
+        *args: Any,
+        target: Any = None,
+        loss: Callable[[Any], torch.Tensor] | None = None,
+        rule: Rule | None = None,
+        dtype: torch.dtype | None = None,
+        options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Trace:
+        """Run inference on the whole levelled network: every value and error node, at every step.
+
+        Nothing of the model is changed and no ``p.grad`` is filled; `Trace.gradients` has the gradients.
+
+        Args:
+            args, kwargs: the call's arguments.
+            target: like the model's output; the loss is then ``1/2 sum (target - output)^2``, which clamps the
+                outputs to the target.
+            loss: the model's output -> scalar, instead of `target`.
+            rule: `ZIL()` by default.
+            dtype: run on a copy of the model in this type; float64 is what references are made in.
+            options: further arguments of `pcgraph.dynamics.simulate`: ``coordinates``, ``levelled``,
+                ``initial_error``, ``seed``, ``record``, ``progress``.
+
+        Raises:
+            PCGraphError: neither or both of `target` and `loss` are given, or the network carries no error.
+            CaptureError: the model cannot be captured.
+        """
+        if (target is None) == (loss is None):
+            raise PCGraphError("simulate needs a target or a loss, one of them", hint="pass target=y, or loss=function")
+        if dtype is not None:
+            twin = PCNetwork(copy.deepcopy(self.module).to(dtype), self._front, dict(self._options))
+
+            def cast(t: torch.Tensor) -> torch.Tensor:
+                return t.detach().to(dtype).requires_grad_(t.requires_grad) if t.is_floating_point() else t
+
+            args, kwargs, target = tree_map_only(torch.Tensor, cast, (args, kwargs, target))
+            return twin.simulate(*args, target=target, loss=loss, rule=rule, options=options, **kwargs)
+        with torch.enable_grad():
+            inputs, signature = _signature(args, kwargs)
+            capture = self._find(signature) or self._capture(args, kwargs, signature)
+        compiled = capture.compiled
+        names = compiled.program.externals
+        values = dict(zip(names, compiled.binding.values(inputs), strict=True))
+        objective = loss if loss is not None else _squared_loss(target)
+        return simulate(
+            compiled.program.graph,
+            values,
+            loss=lambda outputs: objective(compiled.binding.rebuild(outputs)),
+            rule=rule if rule is not None else ZIL(),
+            **dict(options or {}),
+        )
 
     # -- looking ---------------------------------------------------------------------------------
     @property
@@ -266,6 +320,22 @@ class PCNetwork(torch.nn.Module):
 
     def __repr__(self) -> str:
         return f"PCNetwork(\n  {repr(self.module).replace(chr(10), chr(10) + '  ')}\n)"
+
+
+def _squared_loss(target: Any) -> Callable[[Any], torch.Tensor]:
+    wanted = [t for t in tree_leaves(target) if isinstance(t, torch.Tensor)]
+
+    def loss(output: Any) -> torch.Tensor:
+        got = [t for t in tree_leaves(output) if isinstance(t, torch.Tensor)]
+        if [t.shape for t in got] != [t.shape for t in wanted]:
+            raise PCGraphError(
+                f"the target has shapes {[tuple(t.shape) for t in wanted]}, the output {[tuple(t.shape) for t in got]}",
+                hint="give a target like the model's output, or a loss",
+            )
+        total: torch.Tensor = sum(((y - mu) ** 2).sum() for y, mu in zip(wanted, got, strict=True)) / 2  # type: ignore[assignment]
+        return total
+
+    return loss
 
 
 def _rebuild(module: torch.nn.Module, front: Captures, options: dict[str, Any]) -> PCNetwork:

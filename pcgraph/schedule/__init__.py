@@ -2,6 +2,6 @@
 
 from .schedule import Schedule, schedule
 from .steps import Steps
-from .timing import Timed, Timing, ZILTiming
+from .timing import Timed, Timing
 
-__all__ = ["Schedule", "Steps", "Timed", "Timing", "ZILTiming", "schedule"]
+__all__ = ["Schedule", "Steps", "Timed", "Timing", "schedule"]

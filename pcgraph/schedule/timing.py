@@ -30,12 +30,3 @@ class Timed(Protocol):
     def timing(self, graph: PCGraph) -> Timing:
         """Timing on this graph (T often depends on the graph's depth)."""
         ...
-
-
-@dataclass(frozen=True)
-class ZILTiming:
-    """Z-IL: gamma = 1, T = depth of the graph, update at t = depth. Source: arXiv 2103.03725, section 3.3."""
-
-    def timing(self, graph: PCGraph) -> Timing:
-        """gamma 1, T = the graph's depth, update at depth."""
-        return Timing(1.0, graph.steps, "depth")

@@ -140,7 +140,7 @@ def scatter() -> Made:
     return between(function)
 
 
-@MODELS.case()
+@MODELS.case(rebatch=None)
 def message_passing() -> Made:
     """A graph network: gather at the edges' sources, sum at their targets."""
 

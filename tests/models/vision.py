@@ -355,8 +355,11 @@ def conv3d() -> Made:
 
 @MODELS.case()
 def channels_last() -> Made:
-    """Another memory format in: sums run over other strides, so they round differently."""
-    return ResNet18(4).to(memory_format=torch.channels_last), (image(2, 3, 16).to(memory_format=torch.channels_last),)
+    """Another memory format in: sums run over other strides, so they round differently.
+
+    Narrower than eight channels, torch 2.13's own backward of a strided 1x1 convolution corrupts the heap here.
+    """
+    return ResNet18(8).to(memory_format=torch.channels_last), (image(2, 3, 16).to(memory_format=torch.channels_last),)
 
 
 class SpatialTransformer(nn.Module):
@@ -389,6 +392,6 @@ class SuperResolution(nn.Module):
         return y + F.interpolate(x, scale_factor=2, mode="nearest")
 
 
-@MODELS.case()
+@MODELS.case(dtypes=WIDE)
 def super_resolution() -> Made:
     return SuperResolution(), (image(2, 1, 8),)

@@ -78,7 +78,7 @@ def view_of_a_view() -> Made:
 
 @MODELS.case()
 def chain_of_inplace_operations() -> Made:
-    return between(lambda x, w: (x * 1).add_(w).mul_(0.7).sub_(0.1).div_(1.5).clamp_(-1, 1).neg_().tanh_().add_(x).abs_())
+    return between(lambda x, w: (x * 1).add_(w).mul_(0.7).sub_(0.1).div_(1.5).clamp_(-1, 1).neg_().add_(x).tanh_())
 
 
 @MODELS.case()
@@ -154,16 +154,15 @@ def running_sum() -> Made:
 
 
 class InPlaceResidual(nn.Module):
-    """`x += block(x)`, four times."""
+    """`y = block(x); y += x`, four times."""
 
     def __init__(self) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(nn.Linear(6, 6) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + 0
         for block in self.blocks:
-            y = torch.sigmoid(block(x))
+            y = block(torch.sigmoid(x))
             y += x
             x = y
         return x

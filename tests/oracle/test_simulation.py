@@ -428,6 +428,28 @@ def test_dropout_and_batch_norm(coordinates: str) -> None:
     assert all(torch.equal(value, before[name]) for name, value in net.values.items())
 
 
+def scale_and_count(x: Tensor, count: Tensor) -> Tensor:
+    """Changes its own operand: evaluated again on the changed one, it would predict something else."""
+    count.add_(1.0)
+    return x * count
+
+
+def test_state_is_read_as_the_model_read_it() -> None:
+    net = Net()
+    x, weight, count = net.input(3, 4), net.parameter(4, 4), net.state(torch.ones(1, dtype=torch.float64))
+    h = net.op(torch.mul, net.op(F.linear, x, weight), count)  # before the first write: 1
+    h = net.op(scale_and_count, h, count, writes=(1,))  # 2
+    h = net.op(torch.tanh, net.op(scale_and_count, h, count, writes=(1,)))  # 3
+    y = net.op(torch.mul, h, count)
+    graph, loss = net.graph(y), net.squared_loss((y,))
+    trace = simulate(graph, net.values, loss=loss, rule=ZIL())
+    leaf = net.values[weight.vertex].clone().requires_grad_()
+    output = torch.tanh(F.linear(net.values[x.vertex], leaf) * 1.0 * 2.0 * 3.0) * 3.0
+    assert torch.equal(trace.outputs[0], output.detach())
+    assert gap(trace.gradients[weight.vertex], torch.autograd.grad(loss([output]), leaf)[0]) < EXACT
+    assert net.values[count.vertex].item() == 1.0
+
+
 def test_an_explicit_generator_is_consumed_once() -> None:
     net = Net()
     generator, twin = (torch.Generator().manual_seed(1) for _ in range(2))
