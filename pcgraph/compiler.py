@@ -1,6 +1,6 @@
 """`compile`: from a module to a `PCNetwork`, stage by stage. Read this file first.
 
-    capture -> lower -> schedule -> codegen -> runtime
+The stages: capture -> lower -> schedule -> codegen -> runtime.
 """
 
 from __future__ import annotations
@@ -68,9 +68,8 @@ def compile(
     options = {"strict": strict, "unroll": unroll}
     network = PCNetwork(model, _front, options)
     if example_inputs is not None:
-        if isinstance(example_inputs, torch.Tensor):
-            example_inputs = (example_inputs,)
-        network.prepare(*example_inputs)
+        single = isinstance(example_inputs, torch.Tensor)
+        network.prepare(*((example_inputs,) if single else example_inputs))
     return network
 
 
@@ -197,5 +196,3 @@ class _Clock:
         now = time.perf_counter()
         self.laps[name] = now - self._last
         self._last = now
-
-

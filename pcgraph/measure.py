@@ -13,7 +13,9 @@ import torch
 _INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def alternate(steps: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2, seed: int = 0) -> dict[str, list[float]]:
+def alternate(
+    steps: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2, seed: int = 0
+) -> dict[str, list[float]]:
     """Seconds of each step in every round; the order is shuffled anew every round, since a fixed order is unfair.
 
     Args:

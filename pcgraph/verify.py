@@ -6,6 +6,7 @@ import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,8 +88,9 @@ class Report:
             table.add_row(c.kind, c.name, shape, c.status, str(c.ulp), f"{c.max_rel:.1e}", style=style)
         memory = "-" if self.memory_ratio is None else f"{self.memory_ratio:.2f}"
         table.caption = (
-            f"{'exact' if self.exact else 'NOT exact'}; {self.vertices} vertices, T={self.steps}, {self.opaque} opaque; "
-            f"step time {self.time_ratio:.2f}, peak memory {memory} of backprop; compiled in {self.compile_seconds:.2f} s"
+            f"{'exact' if self.exact else 'NOT exact'}; {self.vertices} vertices, T={self.steps}, "
+            f"{self.opaque} opaque; step time {self.time_ratio:.2f}, peak memory {memory} of backprop; "
+            f"compiled in {self.compile_seconds:.2f} s"
         )
         return table
 
@@ -140,8 +142,8 @@ def verify(
         side.run(loss, seed)
     comparisons = tuple(_compare(sides["backprop"], sides["pcgraph"]))
     graph = network.graph
-    seconds = alternate({name: lambda s=side: s.step(loss) for name, side in sides.items()}, rounds, warmup=1)
-    peaks = {name: peak_memory(lambda s=side: s.step(loss)) for name, side in sides.items()}
+    seconds = alternate({name: partial(side.step, loss) for name, side in sides.items()}, rounds, warmup=1)
+    peaks = {name: peak_memory(partial(side.step, loss)) for name, side in sides.items()}
     return Report(
         type(model).__name__,
         comparisons,
@@ -236,5 +238,3 @@ def _tensor(name: str, kind: str, a: torch.Tensor | None, b: torch.Tensor | None
     scale = a.abs().max().double().item()
     gap = (a.double() - b.double()).abs().max().item() if not a.is_complex() else (a - b).abs().max().item()
     return Comparison(name, kind, shape, "differs", ulps(a, b), gap / scale if scale else float("inf"))
-
-

@@ -51,7 +51,7 @@ def difference(one: Any, two: Any) -> str | None:
     """
     if not isinstance(one, Tensor) or not isinstance(two, Tensor):
         if isinstance(one, Tensor) or isinstance(two, Tensor):
-            return f"{'a tensor' if isinstance(one, Tensor) else one} against {'a tensor' if isinstance(two, Tensor) else two}"
+            return " against ".join("a tensor" if isinstance(side, Tensor) else repr(side) for side in (one, two))
         return None if one == two else f"{one!r} against {two!r}"
     if one.dtype != two.dtype or one.shape != two.shape:
         return f"{one.dtype} {list(one.shape)} against {two.dtype} {list(two.shape)}"
@@ -110,7 +110,9 @@ class Pair:
         with self._kernels():
             mine = self._run(self.model, self.model, given, seed, backward, 0)
             theirs = self._run(self.compiled, self.twin, given, seed, backward, 1)
-        assert mine.keys() == theirs.keys(), f"{self.where}: {sorted(mine.keys() ^ theirs.keys())} exist on one side only"
+        assert mine.keys() == theirs.keys(), (
+            f"{self.where}: {sorted(mine.keys() ^ theirs.keys())} exist on one side only"
+        )
         for name, tensor in mine.items():
             message = difference(tensor, theirs[name])
             assert message is None, f"{self.where}, seed {seed}: {name} differs from plain autograd: {message}"

@@ -34,7 +34,8 @@ def capture(
 
     Args:
         model: any module; its mode (train, eval), autocast and ``requires_grad`` flags are taken as they stand.
-        args, kwargs: the call's arguments, any pytree.
+        args: positional arguments of the call, any pytree.
+        kwargs: keyword arguments of the call.
         unroll: give every time step of ``nn.RNN``, ``nn.LSTM`` and ``nn.GRU`` vertices of its own.
 
     Raises:
@@ -83,7 +84,9 @@ def capture(
 
 def comparable(leaf: Any) -> bool:
     """Whether a non-tensor argument can be part of a program's signature."""
-    return leaf is None or isinstance(leaf, int | float | complex | str | bytes | torch.dtype | torch.device | torch.Size)
+    return leaf is None or isinstance(
+        leaf, int | float | complex | str | bytes | torch.dtype | torch.device | torch.Size
+    )
 
 
 def _finish(graph: fx.Graph, recorder: Recorder, result: Any) -> OutputSpec:
@@ -137,7 +140,11 @@ def _input_names(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str
         index = getattr(first, "idx", None)
         if key is not None:
             name = str(key)
-        elif index is not None and index < len(signature) and signature[index].kind is not inspect.Parameter.VAR_POSITIONAL:
+        elif (
+            index is not None
+            and index < len(signature)
+            and signature[index].kind is not inspect.Parameter.VAR_POSITIONAL
+        ):
             name = signature[index].name
         else:
             name = f"input_{index}"

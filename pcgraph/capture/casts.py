@@ -40,7 +40,7 @@ def casts(results: Sequence[torch.Tensor], operands: Sequence[torch.Tensor], fir
     if not leaves:
         return []
     found: dict[int, Cast] = {}
-    stack = [t.grad_fn for t in results if t.grad_fn is not None]
+    stack: list[Any] = [t.grad_fn for t in results if t.grad_fn is not None]
     seen: set[Any] = set()
     while stack:
         node = stack.pop()

@@ -69,4 +69,10 @@ class Guards:
 
 
 def _owned_key(tensor: torch.Tensor) -> tuple[Any, ...]:
-    return (tensor.requires_grad, tensor.dtype, tensor.shape, tensor.device, tensor.layout is torch.strided and tensor.stride())
+    return (
+        tensor.requires_grad,
+        tensor.dtype,
+        tensor.shape,
+        tensor.device,
+        tensor.layout is torch.strided and tensor.stride(),
+    )

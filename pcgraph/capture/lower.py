@@ -55,12 +55,10 @@ def _vertex(node: fx.Node, refs: dict[fx.Node, Ref]) -> Vertex:
 
     args = tuple(slot(value) for value in node.args)
     kwargs = tuple((key, slot(value)) for key, value in node.kwargs.items())
-    target = getattr(torch.Tensor, node.target) if node.op == "call_method" else node.target
+    target: Any = getattr(torch.Tensor, str(node.target)) if node.op == "call_method" else node.target
     written = node.meta.get("written", [])
     writes = tuple(index for index, operand in enumerate(operands) if operand in written)
-    operation = Operation(
-        _display_name(node), target, args, kwargs, writes, node.meta.get("random", False), None
-    )
+    operation = Operation(_display_name(node), target, args, kwargs, writes, node.meta.get("random", False), None)
     return Vertex(
         node.name,
         Role.OPERATION,
@@ -93,5 +91,3 @@ def _needed(vertices: list[Vertex], outputs: tuple[Ref, ...]) -> list[Vertex]:
             needed.update(ref.vertex for ref in vertex.operands)
     kept.reverse()
     return kept
-
-

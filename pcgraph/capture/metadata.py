@@ -69,7 +69,10 @@ def refusal(func: Any, operands: list[torch.Tensor]) -> tuple[str, str] | None:
         return (f"the model calls {name}() on a tensor", "make a new tensor instead")
     for tensor in operands:
         if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-            return ("the model uses torch.func transforms inside forward", "write the transform out as tensor operations")
+            return (
+                "the model uses torch.func transforms inside forward",
+                "write the transform out as tensor operations",
+            )
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer) and not isinstance(
             tensor, torch.nn.Parameter
         ):

@@ -185,4 +185,4 @@ class Geometry:
     @staticmethod
     def of(tensor: torch.Tensor) -> Geometry:
         """Read it off a strided tensor."""
-        return Geometry(tuple(tensor.size()), tuple(tensor.stride()), tensor.storage_offset())
+        return Geometry(tuple(tensor.size()), tuple(tensor.stride()), int(tensor.storage_offset()))

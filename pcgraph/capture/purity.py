@@ -24,7 +24,7 @@ _PURE_MODULES = {
     "_stat", "_string", "_statistics", "_typing", "sys", "_logging",
 }  # fmt: skip
 _IMPURE_BUILTINS = {"input", "open", "print", "exec", "eval", "breakpoint", "id"}
-_PURE_OWNERS = (
+_PURE_OWNERS: tuple[type, ...] = (
     list, dict, tuple, set, frozenset, str, bytes, bytearray, int, float, complex, bool, slice, range, type, memoryview,
     type({}.keys()), type({}.values()), type({}.items()), type(iter([])), type(iter({})), torch.Tensor, torch.Size,
     torch.dtype, torch.device, BaseException,
@@ -55,6 +55,11 @@ def impure_call(function: Any) -> str | None:
     cls = owner if isinstance(owner, type) else type(owner)
     if issubclass(cls, torch.Generator):
         return f"torch.Generator.{getattr(function, '__name__', '')}()"
-    if issubclass(cls, _PURE_OWNERS) or cls.__module__.split(".")[0] in ("torch", "collections", "builtins", "functools"):
+    if issubclass(cls, _PURE_OWNERS) or cls.__module__.split(".")[0] in (
+        "torch",
+        "collections",
+        "builtins",
+        "functools",
+    ):
         return None
     return f"{cls.__module__}.{name}()"

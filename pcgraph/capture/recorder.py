@@ -45,12 +45,12 @@ def is_internal(filename: str) -> bool:
 
 def user_source() -> Source | None:
     """The innermost line of the call stack that is the user's."""
-    frame = sys._getframe(1)
+    frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if not is_internal(code.co_filename):
             return Source(code.co_filename, frame.f_lineno, code.co_name)
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
 
 
@@ -170,7 +170,9 @@ class Recorder(TorchFunctionMode):
         if seen.view_changed and written is not None:
             functional = getattr(torch.Tensor, name.removesuffix("_"), None)
             if functional is None:
-                raise CaptureError(f"{name} re-shapes a tensor in place in a way pcgraph cannot follow", where=self._where())
+                raise CaptureError(
+                    f"{name} re-shapes a tensor in place in a way pcgraph cannot follow", where=self._where()
+                )
             node = self._node_for(functional, args, kwargs, [written], False)
             self.values.rebind_shape(written, Value(node, None))
             return
@@ -178,7 +180,9 @@ class Recorder(TorchFunctionMode):
             self._record_write(target, name, args, kwargs, operands, nodes, before, written)
             if any(id(tensor) not in nodes for tensor in results):
                 raise CaptureError(
-                    f"{name} writes in place and returns new tensors as well", where=self._where(), hint="split the call"
+                    f"{name} writes in place and returns new tensors as well",
+                    where=self._where(),
+                    hint="split the call",
                 )
             return
         single = isinstance(result, torch.Tensor)
@@ -222,7 +226,9 @@ class Recorder(TorchFunctionMode):
                 hint="change the value itself, or a clone of it",
             )
         if written.dtype != base_tensor.dtype:
-            raise CaptureError(f"{name} writes through a view of another dtype", where=self._where(), hint="clone() first")
+            raise CaptureError(
+                f"{name} writes through a view of another dtype", where=self._where(), hint="clone() first"
+            )
         here = Geometry.of(written)
         region = None if here == geometry else (here.size, here.stride, here.offset - geometry.offset)
         position = _position(args, kwargs, nodes[id(written)])
@@ -241,10 +247,10 @@ class Recorder(TorchFunctionMode):
         return outside and (not tensor.requires_grad or (base_tensor.is_leaf and tensor.is_leaf))
 
     def _node_for(self, target: Any, args: Any, kwargs: Any, specs: list[torch.Tensor], multi: bool) -> fx.Node:
-        if isinstance(target, types.MethodDescriptorType) and getattr(torch.Tensor, target.__name__, None) is target:
-            node = self.graph.call_method(target.__name__, args, kwargs)
+        if isinstance(target, types.MethodDescriptorType) and getattr(torch.Tensor, _name(target), None) is target:
+            node = self.graph.call_method(_name(target), args, kwargs)
         elif isinstance(target, types.MethodWrapperType) and target.__name__ == "__get__":
-            node = self.graph.call_function(getattr, (*args[:1], target.__self__.__name__))  # type: ignore[attr-defined]
+            node = self.graph.call_function(getattr, (*args[:1], _name(target)))
         else:
             node = self.graph.call_function(target, args, kwargs)
         self._annotate(node, tuple(TensorSpec.of(tensor) for tensor in specs), multi)
@@ -310,19 +316,19 @@ class Recorder(TorchFunctionMode):
 
         def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
             # The user may have stored `MyFunction.apply` long ago; every path leads through this class.
-            native = super(_SingleLevelFunction, cls).apply
+            native = super(_SingleLevelFunction, cls).apply  # type: ignore[misc]
             if recorder._busy or kwargs:
                 return native(*args, **kwargs)
             with torch._C.DisableTorchFunction():
                 return recorder.call(CustomFunction(cls), args, {})
 
         handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
-        _SingleLevelFunction.apply = classmethod(apply)  # type: ignore[method-assign]
+        _SingleLevelFunction.apply = classmethod(apply)  # type: ignore[attr-defined]
         try:
             with self, self.observer:
                 yield
         finally:
-            del _SingleLevelFunction.apply
+            del _SingleLevelFunction.apply  # type: ignore[attr-defined]
             for handle in handles:
                 handle.remove()
 
@@ -382,5 +388,3 @@ def _replaced(args: Any, kwargs: Any, position: int | str, node: fx.Node) -> tup
     if isinstance(position, int):
         return (*args[:position], node, *args[position + 1 :]), kwargs
     return args, {**kwargs, position: node}
-
-

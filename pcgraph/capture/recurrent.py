@@ -167,14 +167,13 @@ def _unrolled(cell: Cell, lstm: bool = False) -> Callable[..., Any]:
     ) -> Any:
         states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
         directions = 2 if bidirectional else 1
-        batch = sizes[0] if sizes else x.shape[0 if batch_first else 1]
         # Other devices have kernels of their own (rounding, dropout's random stream); a call that does not fit
         # together is ATen's to refuse, in its own words.
+        if x.device.type != "cpu" or x.dim() != (3 if sizes is None else 2) or 0 in x.shape or sizes == []:
+            return NotImplemented
+        batch = sizes[0] if sizes else x.shape[0 if batch_first else 1]
         if (
-            x.device.type != "cpu"
-            or x.dim() != (3 if sizes is None else 2)
-            or 0 in x.shape
-            or len(states) != 1 + lstm
+            len(states) != 1 + lstm
             or any(part.dim() != 3 or part.shape[:2] != (num_layers * directions, batch) for part in states)
             or (sizes is not None and (sum(sizes) != x.shape[0] or sizes != sorted(sizes, reverse=True)))
         ):

@@ -41,9 +41,7 @@ class Line:
 
     def renamed(self, names: Mapping[str, str]) -> Line:
         """The same line over other names."""
-        return Line(
-            tuple(names[n] for n in self.outs), self.text, tuple(names[n] for n in self.reads), self.constants
-        )
+        return Line(tuple(names[n] for n in self.outs), self.text, tuple(names[n] for n in self.reads), self.constants)
 
     def render(self) -> str:
         """Python source of the line."""

@@ -27,8 +27,10 @@ from .lines import Line, fresh_name, line_of
 
 @dataclass(frozen=True)
 class LocalProgram:
-    """Lines over local names: ``a<i>`` operands, ``y<j>`` outputs, ``g<j>`` errors of outputs, ``c<i>`` errors
-    collected so far at operands, ``t<n>`` temporaries.
+    """Lines over local names.
+
+    ``a<i>`` are operands, ``y<j>`` outputs, ``g<j>`` errors of outputs, ``c<i>`` errors collected so far at operands,
+    ``t<n>`` temporaries.
 
     Attributes:
         predict: lines that compute the outputs.
@@ -125,9 +127,7 @@ class LocalPrograms:
                     if not errors:
                         return results, ()
                     roots = [results[j] for j, _ in errors] + [values[i] for i, _ in collected]
-                    return results, torch.autograd.grad(
-                        roots, [values[i] for i in wanted], arriving, allow_unused=True
-                    )
+                    return results, torch.autograd.grad(roots, [values[i] for i in wanted], arriving, allow_unused=True)
 
                 traced = make_fx(step, tracing_mode="real", _allow_non_fake_inputs=True)(values, arriving)
             return _program(traced, len(operands), len(outputs), errors, collected, wanted, repeated)
@@ -201,9 +201,7 @@ def _program(
     inputs = [n for n in graph.nodes if n.op == "placeholder"]
     names: dict[fx.Node, str] = {node: f"a{i}" for i, node in enumerate(inputs[:n_operands])}
     arriving = inputs[n_operands:]
-    for node, name in zip(
-        arriving, [*(f"g{j}" for j, _ in errors), *(f"c{i}" for i, _ in collected)], strict=True
-    ):
+    for node, name in zip(arriving, [*(f"g{j}" for j, _ in errors), *(f"c{i}" for i, _ in collected)], strict=True):
         names[node] = name
     returned, _ = tree_flatten(next(n for n in graph.nodes if n.op == "output").args[0], is_leaf=lambda x: x is None)
     results, gradients = returned[:n_outputs], returned[n_outputs:]

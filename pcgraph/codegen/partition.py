@@ -17,11 +17,7 @@ def mutates(node: fx.Node) -> bool:
     target: Any = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return False
-    return (
-        target._schema.is_mutable
-        or target in _HIDDEN_WRITES
-        or torch.Tag.nondeterministic_seeded in target.tags
-    )
+    return target._schema.is_mutable or target in _HIDDEN_WRITES or torch.Tag.nondeterministic_seeded in target.tags
 
 
 def simplify(graph: fx.Graph) -> None:
@@ -30,12 +26,12 @@ def simplify(graph: fx.Graph) -> None:
         if node.op != "call_function":
             continue
         if node.target in (_aten.detach.default, _aten.alias.default):
-            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+            node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
         elif node.target is _aten.t.default:
             source = node.args[0]
             if isinstance(source, fx.Node) and source.target is _aten.t.default:
-                node.replace_all_uses_with(source.args[0])  # type: ignore[arg-type]
+                node.replace_all_uses_with(source.args[0])
                 graph.erase_node(node)
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and not node.users and not mutates(node):

@@ -123,5 +123,3 @@ def _contiguous(spec: TensorSpec) -> TensorSpec:
     """Layout of a freshly computed error of a value."""
     stride = tuple(torch.empty(spec.shape, device="meta").stride())
     return replace(spec, stride=stride, requires_grad=False)
-
-

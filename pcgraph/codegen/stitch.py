@@ -140,7 +140,9 @@ class Stitcher:
         """
         names: dict[Ref, str] = {}
         parts, arrived = self._sweep(layouts, {}, names)
-        leaves = [v for v in self.graph.vertices.values() if v.role in (Role.INPUT, Role.PARAMETER) and v.differentiable]
+        leaves = [
+            v for v in self.graph.vertices.values() if v.role in (Role.INPUT, Role.PARAMETER) and v.differentiable
+        ]
         results = tuple(arrived[Ref(v.name)].name if Ref(v.name) in arrived else None for v in leaves)
         return Stitched(tuple(parts), results), names
 

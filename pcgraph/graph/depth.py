@@ -21,7 +21,7 @@ def depths(graph: PCGraph) -> dict[str, int]:
     for ref in graph.outputs:
         if graph.carries_error(ref):
             result[ref.vertex] = 0
-    for vertex in reversed(graph.vertices.values()):
+    for vertex in reversed(list(graph.vertices.values())):
         depth = result.get(vertex.name)
         if depth is None:
             continue

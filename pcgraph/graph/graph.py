@@ -99,7 +99,7 @@ class PCGraph:
         )
 
     def relays(self, name: str) -> int:
-        """Identity vertices that levelling puts behind a vertex (per value one shared chain, as long as its longest edge)."""
+        """Identity vertices that levelling puts behind a vertex: per value a shared chain, as long as its longest edge."""
         here = self.depth.get(name)
         vertex = self.vertices[name]
         if here is None or vertex.role in (Role.PARAMETER, Role.STATE):

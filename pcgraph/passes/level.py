@@ -34,9 +34,21 @@ class Level(Pass):
                 ref = Ref(vertex.name, output)
                 links = [ref]
                 for k in range(1, longest.get(ref, 0) + 1):
-                    name = _free_name(graph, f"{vertex.name}_{output}_relay{k}" if output else f"{vertex.name}_relay{k}")
+                    name = _free_name(
+                        graph, f"{vertex.name}_{output}_relay{k}" if output else f"{vertex.name}_relay{k}"
+                    )
                     vertices.append(
-                        Vertex(name, Role.RELAY, (spec,), (links[-1],), None, False, False, vertex.module_path, vertex.source)
+                        Vertex(
+                            name,
+                            Role.RELAY,
+                            (spec,),
+                            (links[-1],),
+                            None,
+                            False,
+                            False,
+                            vertex.module_path,
+                            vertex.source,
+                        )
                     )
                     links.append(Ref(name))
                 chains[ref] = links

@@ -26,6 +26,5 @@ class Binding:
     def values(self, inputs: Sequence[torch.Tensor]) -> list[Any]:
         """Values of the program's externals for these inputs."""
         return [
-            tensor if index is None else inputs[index]
-            for index, tensor in zip(self.sources, self.tensors, strict=True)
+            tensor if index is None else inputs[index] for index, tensor in zip(self.sources, self.tensors, strict=True)
         ]

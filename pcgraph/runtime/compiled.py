@@ -111,5 +111,3 @@ def _memory(tensor: Any) -> int | None:
     if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided:
         return None
     return tensor.untyped_storage()._cdata
-
-

@@ -150,7 +150,8 @@ class PCNetwork(torch.nn.Module):
         Nothing of the model is changed and no ``p.grad`` is filled; `Trace.gradients` has the gradients.
 
         Args:
-            args, kwargs: the call's arguments.
+            *args: positional arguments of the call.
+            **kwargs: keyword arguments of the call.
             target: like the model's output; the loss is then ``1/2 sum (target - output)^2``, which clamps the
                 outputs to the target.
             loss: the model's output -> scalar, instead of `target`.
@@ -266,7 +267,7 @@ class PCNetwork(torch.nn.Module):
 
     # -- being the module --------------------------------------------------------------------------
     @property
-    def training(self) -> bool:  # type: ignore[override]
+    def training(self) -> bool:
         """The module's mode."""
         return self.module.training
 
@@ -332,8 +333,7 @@ def _squared_loss(target: Any) -> Callable[[Any], torch.Tensor]:
                 f"the target has shapes {[tuple(t.shape) for t in wanted]}, the output {[tuple(t.shape) for t in got]}",
                 hint="give a target like the model's output, or a loss",
             )
-        total: torch.Tensor = sum(((y - mu) ** 2).sum() for y, mu in zip(wanted, got, strict=True)) / 2  # type: ignore[assignment]
-        return total
+        return torch.stack([((y - mu) ** 2).sum() for y, mu in zip(wanted, got, strict=True)]).sum() / 2
 
     return loss
 

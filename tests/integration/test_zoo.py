@@ -70,7 +70,10 @@ def test_the_models_learn() -> None:
     for name, case in ZOO.items():
         model, args, kwargs = case.build()
         loss = case.loss(model(*args, **kwargs))
-        leaves = [*model.parameters(), *(a for a in torch.utils._pytree.tree_leaves((args, kwargs)) if torch.is_tensor(a))]
+        leaves = [
+            *model.parameters(),
+            *(a for a in torch.utils._pytree.tree_leaves((args, kwargs)) if torch.is_tensor(a)),
+        ]
         leaves = [leaf for leaf in leaves if leaf.requires_grad]
         gradients = [g for g in torch.autograd.grad(loss, leaves, allow_unused=True) if g is not None]
         assert loss.isfinite(), name
@@ -89,7 +92,9 @@ def test_a_difference_of_one_ulp_is_seen() -> None:
         model.get_parameter("2.bias").register_post_accumulate_grad_hook(nudge)
         return model
 
-    with pytest.raises(AssertionError, match=r"gradient of 2\.bias .* 1 of 16 entries differ, at most by 1 ulp; first at \[1\]"):
+    with pytest.raises(
+        AssertionError, match=r"gradient of 2\.bias .* 1 of 16 entries differ, at most by 1 ulp; first at \[1\]"
+    ):
         assert_exact(ZOO["mlp_tanh"], compiler=disturbing)
 
 

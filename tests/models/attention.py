@@ -32,7 +32,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, t, d = x.shape
-        q, k, v = (part.view(b, t, self.heads, d // self.heads).transpose(1, 2) for part in self.qkv(self.ln1(x)).split(d, 2))
+        q, k, v = (
+            part.view(b, t, self.heads, d // self.heads).transpose(1, 2) for part in self.qkv(self.ln1(x)).split(d, 2)
+        )
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b, t, d)
         x = x + self.drop(self.project(attended))
         return x + self.drop(self.down(F.gelu(self.up(self.ln2(x)))))
@@ -314,7 +316,9 @@ class RelativeBias(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k = self.qk(x).chunk(2, -1)
-        return (torch.baddbmm(self.table[self.distance].expand(x.shape[0], 6, 6), q, k.mT, alpha=0.3)).softmax(-1) @ self.value(x)
+        return (torch.baddbmm(self.table[self.distance].expand(x.shape[0], 6, 6), q, k.mT, alpha=0.3)).softmax(
+            -1
+        ) @ self.value(x)
 
 
 @MODELS.case()

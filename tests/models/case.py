@@ -24,7 +24,7 @@ def seed_all(seed: int) -> None:
 
 
 def weighted_squares(output: Any) -> Tensor:
-    """Sum over all floating output tensors of the mean of ``w * y**2``; ``w`` is a fixed ramp, so no two entries tie."""
+    """Sum over all floating output tensors of the mean of ``w * y**2``; ``w`` is a fixed ramp: no two entries tie."""
     total: Tensor | None = None
     for k, y in enumerate(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)):
         if y.is_complex():

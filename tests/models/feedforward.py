@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -17,7 +18,7 @@ MODELS = Registry()
 def dense(widths: list[int], activation: Callable[[], nn.Module]) -> nn.Sequential:
     """Linear layers of the given widths with an activation between each two."""
     layers: list[nn.Module] = []
-    for wide, narrow in zip(widths, widths[1:], strict=False):
+    for wide, narrow in itertools.pairwise(widths):
         layers += [nn.Linear(wide, narrow), activation()]
     return nn.Sequential(*layers[:-1])
 
@@ -64,7 +65,9 @@ def mlp_dropout_eval() -> Made:
 
 @MODELS.case()
 def mlp_batch_norm() -> Made:
-    model = nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8), nn.BatchNorm1d(8, affine=False))
+    model = nn.Sequential(
+        nn.Linear(12, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8), nn.BatchNorm1d(8, affine=False)
+    )
     return model, (normal(6, 12),)
 
 
@@ -82,7 +85,9 @@ def batch_norm_without_statistics() -> Made:
 
 @MODELS.case()
 def mlp_layer_norm() -> Made:
-    model = nn.Sequential(nn.Linear(12, 16), nn.LayerNorm(16), nn.SiLU(), nn.Linear(16, 16), nn.RMSNorm(16), nn.Linear(16, 4))
+    model = nn.Sequential(
+        nn.Linear(12, 16), nn.LayerNorm(16), nn.SiLU(), nn.Linear(16, 16), nn.RMSNorm(16), nn.Linear(16, 4)
+    )
     return model, (normal(6, 12),)
 
 
@@ -111,9 +116,10 @@ def activations() -> Made:
     """One of each, the randomised leaky ReLU included."""
     chain: list[nn.Module] = []
     for activation in (
-        nn.LeakyReLU(0.1), nn.ELU(), nn.SELU(), nn.CELU(0.7), nn.SiLU(), nn.Softplus(), nn.Mish(), nn.Hardtanh(), nn.ReLU6(),
-        nn.Hardsigmoid(), nn.LogSigmoid(), nn.Softsign(), nn.Tanhshrink(), nn.Softshrink(0.1), nn.Hardshrink(0.1),
-        nn.Threshold(0.05, 0.01), nn.PReLU(8), nn.RReLU(), nn.GELU(approximate="tanh"), nn.Softmin(dim=-1),
+        nn.LeakyReLU(0.1), nn.ELU(), nn.SELU(), nn.CELU(0.7), nn.SiLU(), nn.Softplus(), nn.Mish(), nn.Hardtanh(),
+        nn.ReLU6(), nn.Hardsigmoid(), nn.LogSigmoid(), nn.Softsign(), nn.Tanhshrink(), nn.Softshrink(0.1),
+        nn.Hardshrink(0.1), nn.Threshold(0.05, 0.01), nn.PReLU(8), nn.RReLU(), nn.GELU(approximate="tanh"),
+        nn.Softmin(dim=-1),
     ):  # fmt: skip
         chain += [nn.Linear(8, 8), activation]
     return nn.Sequential(*chain), (normal(4, 8),)
@@ -122,7 +128,13 @@ def activations() -> Made:
 @MODELS.case()
 def inplace_activations() -> Made:
     chain: list[nn.Module] = []
-    for activation in (nn.LeakyReLU(0.1, True), nn.ELU(1.0, True), nn.SiLU(True), nn.Hardtanh(inplace=True), nn.ReLU6(True)):
+    for activation in (
+        nn.LeakyReLU(0.1, True),
+        nn.ELU(1.0, True),
+        nn.SiLU(True),
+        nn.Hardtanh(inplace=True),
+        nn.ReLU6(True),
+    ):
         chain += [nn.Linear(8, 8), activation]
     return nn.Sequential(*chain, nn.Linear(8, 2)), (normal(4, 8),)
 

@@ -55,7 +55,9 @@ def powers() -> Made:
 
 @MODELS.case()
 def squeeze_and_permute() -> Made:
-    return between(lambda x, w: x.unsqueeze(1).permute(2, 0, 1).squeeze(2).transpose(0, 1)[:, None].expand(-1, 2, -1).flatten(1))
+    return between(
+        lambda x, w: x.unsqueeze(1).permute(2, 0, 1).squeeze(2).transpose(0, 1)[:, None].expand(-1, 2, -1).flatten(1)
+    )
 
 
 @MODELS.case()
@@ -103,7 +105,9 @@ def gather_and_index_select() -> Made:
 def advanced_indexing() -> Made:
     def function(x: Tensor, w: Tensor) -> Tensor:
         rows, columns = torch.tensor([0, 1, 1, 0]), torch.tensor([3, 3, 0, 2])
-        return torch.cat([x[:, [1, 1, 4]], x[rows, columns].expand(x.shape[0], 4), x[..., None, ::2].squeeze(-2)], dim=1)
+        return torch.cat(
+            [x[:, [1, 1, 4]], x[rows, columns].expand(x.shape[0], 4), x[..., None, ::2].squeeze(-2)], dim=1
+        )
 
     return between(function)
 
@@ -160,13 +164,27 @@ def cumulative() -> Made:
 
 @MODELS.case()
 def sorting() -> Made:
-    return between(lambda x, w: x.sort(dim=1, descending=True).values * w + x.median(1, keepdim=True).values + x.kthvalue(2, 1, True)[0])
+    return between(
+        lambda x, w: (
+            x.sort(dim=1, descending=True).values * w + x.median(1, keepdim=True).values + x.kthvalue(2, 1, True)[0]
+        )
+    )
 
 
 @MODELS.case()
 def reductions() -> Made:
     def function(x: Tensor, w: Tensor) -> Tensor:
-        columns = [x.sum(1), x.mean(1), x.prod(1), x.logsumexp(1), x.norm(dim=1), x.var(1), x.std(1), x.amax(1), x.amin(1)]
+        columns = [
+            x.sum(1),
+            x.mean(1),
+            x.prod(1),
+            x.logsumexp(1),
+            x.norm(dim=1),
+            x.var(1),
+            x.std(1),
+            x.amax(1),
+            x.amin(1),
+        ]
         return torch.stack([*columns, x.max(1).values, x.min(1)[0], x.max().expand_as(columns[0])], dim=1)
 
     return between(function)
@@ -178,7 +196,13 @@ def ties() -> Made:
 
     def function(x: Tensor, w: Tensor) -> Tensor:
         zero = torch.zeros_like(x) * x
-        return zero.abs() + torch.maximum(zero, zero * 2) + torch.relu(zero) + zero.amax(1, keepdim=True) + torch.fmin(x, x)
+        return (
+            zero.abs()
+            + torch.maximum(zero, zero * 2)
+            + torch.relu(zero)
+            + zero.amax(1, keepdim=True)
+            + torch.fmin(x, x)
+        )
 
     return between(function)
 
@@ -187,11 +211,10 @@ def ties() -> Made:
 def pointwise() -> Made:
     def function(x: Tensor, w: Tensor) -> Tensor:
         positive = F.softplus(x) + 0.1
-        return (
-            positive.sqrt() + positive.rsqrt() + positive.log() + positive.log1p() + x.erf() + x.expm1() + x.atan() + x.sinh() * 0.1
-            + torch.atan2(x, positive) + torch.lerp(x, positive, 0.3) + torch.addcmul(x, x, positive) + x.sign() * x + x.round()
-            + torch.addcdiv(x, x, positive) + positive.reciprocal() + torch.hypot(x, positive) + x.remainder(0.7) + x.nan_to_num()
-        )  # fmt: skip
+        total = positive.sqrt() + positive.rsqrt() + positive.log() + positive.log1p() + positive.reciprocal()
+        total = total + x.erf() + x.expm1() + x.atan() + x.sinh() * 0.1 + x.sign() * x + x.round()
+        total = total + x.remainder(0.7) + x.nan_to_num() + torch.atan2(x, positive) + torch.lerp(x, positive, 0.3)
+        return total + torch.addcmul(x, x, positive) + torch.addcdiv(x, x, positive) + torch.hypot(x, positive)
 
     return between(function)
 
@@ -205,7 +228,9 @@ def broadcasting() -> Made:
 @MODELS.case()
 def type_promotion() -> Made:
     """Integers, booleans and other floating types meet the activations."""
-    return between(lambda x, w: x * 2 + x * (x > 0) + x * torch.arange(6) + (x.double() * w.double()).to(x.dtype) + x / 3)
+    return between(
+        lambda x, w: x * 2 + x * (x > 0) + x * torch.arange(6) + (x.double() * w.double()).to(x.dtype) + x / 3
+    )
 
 
 @MODELS.case()
@@ -213,7 +238,13 @@ def matrix_products() -> Made:
     def function(x: Tensor, w: Tensor) -> Tensor:
         square = torch.outer(w, w)
         cube = x.unsqueeze(2) @ w.unsqueeze(0)
-        parts = [x @ square, torch.addmm(x, x, square), torch.bmm(cube, cube)[:, 0], (cube @ w), torch.tensordot(x, square, dims=1)]
+        parts = [
+            x @ square,
+            torch.addmm(x, x, square),
+            torch.bmm(cube, cube)[:, 0],
+            (cube @ w),
+            torch.tensordot(x, square, dims=1),
+        ]
         return torch.cat([*parts, torch.mv(x, w).unsqueeze(1), (x @ x.T) @ x, torch.kron(w[:2], x[:, :2])], dim=1)
 
     return between(function)
@@ -222,8 +253,21 @@ def matrix_products() -> Made:
 @MODELS.case()
 def rearranging() -> Made:
     def function(x: Tensor, w: Tensor) -> Tensor:
-        parts = [x.roll(2, 1), x.flip(1), F.pad(x, (1, 2)), x.repeat(1, 2), x.tile(2), x.unfold(1, 3, 2).flatten(1), x.narrow(1, 1, 3)]
-        parts += [x.T.reshape(x.shape[0], -1), x.movedim(0, 1).T, x.reshape(-1, 2, 3).swapaxes(1, 2).flatten(1), x.rot90(2)]
+        parts = [
+            x.roll(2, 1),
+            x.flip(1),
+            F.pad(x, (1, 2)),
+            x.repeat(1, 2),
+            x.tile(2),
+            x.unfold(1, 3, 2).flatten(1),
+            x.narrow(1, 1, 3),
+        ]
+        parts += [
+            x.T.reshape(x.shape[0], -1),
+            x.movedim(0, 1).T,
+            x.reshape(-1, 2, 3).swapaxes(1, 2).flatten(1),
+            x.rot90(2),
+        ]
         return torch.cat(parts, dim=1)
 
     return between(function)
@@ -267,7 +311,9 @@ def linear_algebra() -> Made:
         matrix = torch.outer(w, w) + 3 * torch.eye(6, dtype=x.dtype)
         solved = torch.linalg.solve(matrix, x.T).T
         factor = torch.linalg.cholesky(matrix)
-        return torch.cat([solved, x @ torch.linalg.inv(matrix), x @ factor, torch.logdet(matrix).expand(x.shape[0], 1)], dim=1)
+        return torch.cat(
+            [solved, x @ torch.linalg.inv(matrix), x @ factor, torch.logdet(matrix).expand(x.shape[0], 1)], dim=1
+        )
 
     return between(function)
 
@@ -291,16 +337,16 @@ class Losses(nn.Module):
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         y = self.body(x)
         z, probability, hot = torch.tanh(y), torch.sigmoid(y), F.one_hot(labels, 4).to(y.dtype)
-        return torch.stack(
-            [
-                F.cross_entropy(y, labels, weight=torch.tensor([1, 2, 0.5, 1], dtype=y.dtype)),
-                F.nll_loss(y.log_softmax(1), labels), F.multi_margin_loss(y.float(), labels).to(y.dtype), F.l1_loss(z, hot),
-                F.mse_loss(z, hot), F.huber_loss(z, hot, delta=0.4), F.binary_cross_entropy_with_logits(y, hot),
-                F.binary_cross_entropy(probability, hot), F.kl_div(y.log_softmax(1), z.softmax(1), reduction="batchmean"),
-                F.poisson_nll_loss(y, hot), F.gaussian_nll_loss(y, hot, probability), F.soft_margin_loss(y, 2 * hot - 1),
-                F.triplet_margin_loss(y, z, hot), F.hinge_embedding_loss(y, 2 * hot - 1), F.cosine_embedding_loss(y, z, labels * 0 + 1),
-            ]
-        )  # fmt: skip
+        weight = torch.tensor([1, 2, 0.5, 1], dtype=y.dtype)
+        of_labels = [F.cross_entropy(y, labels, weight=weight), F.nll_loss(y.log_softmax(1), labels)]
+        of_labels.append(F.multi_margin_loss(y.float(), labels).to(y.dtype))
+        of_values = [F.l1_loss(z, hot), F.mse_loss(z, hot), F.huber_loss(z, hot, delta=0.4), F.smooth_l1_loss(z, hot)]
+        of_bits = [F.binary_cross_entropy_with_logits(y, hot), F.binary_cross_entropy(probability, hot)]
+        of_signs = [F.soft_margin_loss(y, 2 * hot - 1), F.hinge_embedding_loss(y, 2 * hot - 1)]
+        of_rates = [F.poisson_nll_loss(y, hot), F.gaussian_nll_loss(y, hot, probability)]
+        of_pairs = [F.kl_div(y.log_softmax(1), z.softmax(1), reduction="batchmean"), F.triplet_margin_loss(y, z, hot)]
+        of_pairs.append(F.cosine_embedding_loss(y, z, labels * 0 + 1))
+        return torch.stack([*of_labels, *of_values, *of_bits, *of_signs, *of_rates, *of_pairs])
 
 
 @MODELS.case()

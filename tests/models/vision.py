@@ -139,7 +139,9 @@ class PartlyEval(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.trunk = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU())
-        self.head = nn.Sequential(nn.Conv2d(6, 6, 3), nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
+        self.head = nn.Sequential(
+            nn.Conv2d(6, 6, 3), nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
+        )
 
     def train(self, mode: bool = True) -> PartlyEval:
         super().train(mode)
@@ -255,8 +257,9 @@ class InvertedResidual(nn.Module):
         inner = 3 * width
         self.body = nn.Sequential(
             nn.Conv2d(width, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.Hardswish(inplace=True),
-            nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=False), nn.BatchNorm2d(inner), SqueezeExcite(inner),
-            nn.Hardswish(inplace=True), nn.Conv2d(inner, width, 1, bias=False), nn.BatchNorm2d(width),
+            nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=False), nn.BatchNorm2d(inner),
+            SqueezeExcite(inner), nn.Hardswish(inplace=True),
+            nn.Conv2d(inner, width, 1, bias=False), nn.BatchNorm2d(width),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -266,7 +269,9 @@ class InvertedResidual(nn.Module):
 @MODELS.case()
 def mobilenet() -> Made:
     stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.Hardswish())
-    model = nn.Sequential(stem, InvertedResidual(8), InvertedResidual(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    model = nn.Sequential(
+        stem, InvertedResidual(8), InvertedResidual(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+    )
     return model, (image(3, 3, 16),)
 
 
@@ -288,19 +293,25 @@ class ConvNeXtBlock(nn.Module):
 
 @MODELS.case()
 def convnext() -> Made:
-    return nn.Sequential(nn.Conv2d(3, 8, 4, 4), ConvNeXtBlock(8), ConvNeXtBlock(8), nn.Conv2d(8, 4, 2)), (image(3, 3, 16),)
+    return nn.Sequential(nn.Conv2d(3, 8, 4, 4), ConvNeXtBlock(8), ConvNeXtBlock(8), nn.Conv2d(8, 4, 2)), (
+        image(3, 3, 16),
+    )
 
 
 @MODELS.case()
 def group_norm() -> Made:
-    body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(4, 8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.GroupNorm(1, 8))
+    body = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(4, 8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.GroupNorm(1, 8)
+    )
     return body, (image(3, 3, 10),)
 
 
 @MODELS.case()
 def instance_norm() -> Made:
     norm = nn.InstanceNorm2d(6, affine=True, track_running_stats=True)
-    return nn.Sequential(nn.Conv2d(3, 6, 3), norm, nn.ReLU(), nn.Conv2d(6, 4, 3), nn.InstanceNorm2d(4)), (image(3, 3, 10),)
+    return nn.Sequential(nn.Conv2d(3, 6, 3), norm, nn.ReLU(), nn.Conv2d(6, 4, 3), nn.InstanceNorm2d(4)), (
+        image(3, 3, 10),
+    )
 
 
 class Inception(nn.Module):
@@ -327,7 +338,9 @@ class ShuffleUnit(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         half = width // 2
-        self.branch = nn.Sequential(nn.Conv2d(half, half, 1), nn.ReLU(), nn.Conv2d(half, half, 3, padding=1, groups=half))
+        self.branch = nn.Sequential(
+            nn.Conv2d(half, half, 1), nn.ReLU(), nn.Conv2d(half, half, 3, padding=1, groups=half)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = x.chunk(2, dim=1)
@@ -338,12 +351,20 @@ class ShuffleUnit(nn.Module):
 
 @MODELS.case()
 def shufflenet() -> Made:
-    return nn.Sequential(nn.Conv2d(3, 8, 3), ShuffleUnit(8), ShuffleUnit(8), nn.Dropout2d(0.3), nn.Conv2d(8, 2, 3)), (image(3, 3, 10),)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), ShuffleUnit(8), ShuffleUnit(8), nn.Dropout2d(0.3), nn.Conv2d(8, 2, 3)), (
+        image(3, 3, 10),
+    )
 
 
 @MODELS.case()
 def conv1d() -> Made:
-    layers = [nn.Conv1d(3, 6, 5, padding=2), nn.BatchNorm1d(6), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(6, 6, 3, dilation=2)]
+    layers = [
+        nn.Conv1d(3, 6, 5, padding=2),
+        nn.BatchNorm1d(6),
+        nn.ReLU(),
+        nn.MaxPool1d(2),
+        nn.Conv1d(6, 6, 3, dilation=2),
+    ]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(6, 4)), (torch.randn(4, 3, 20),)
 
 

@@ -328,12 +328,14 @@ def test_refuses_before_it_computes(kind: str) -> None:
     assert ask(x.to("meta"), [s.to("meta") for s in states], [w.to("meta") for w in flat]) is NotImplemented
     assert ask(x[:0], states, flat) is NotImplemented
     assert ask(x[0], states, flat) is NotImplemented
+    assert ask(x[0, 0], states, flat) is NotImplemented
     assert ask(x, states, flat[:-1]) is NotImplemented
     assert ask(x, [s[:, :1] for s in states], flat) is NotImplemented  # ATen refuses to broadcast it
     assert ask(x, [torch.cat([s, s]) for s in states], flat) is NotImplemented
     rows = x.reshape(-1, INPUT)
     assert ask(rows, states, flat, torch.tensor([BATCH] * 7)) is not NotImplemented
     assert ask(rows, states, flat, torch.tensor([BATCH] * 6)) is NotImplemented
+    assert ask(rows, states, flat, torch.tensor([], dtype=torch.int64)) is NotImplemented
     assert ask(rows, states, flat, torch.tensor([BATCH - 1, *[BATCH] * 6, 1])) is NotImplemented
 
 
