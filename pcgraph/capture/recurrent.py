@@ -8,6 +8,7 @@ transcendental functions read are those of ATen's CPU code (aten/src/ATen/native
 * RNN, GRU, packed sequences and projections: bitwise equal to the native call, outputs, gradients and random state.
 * LSTM: bitwise equal to the same ATen code. For padded float32 (and, where the processor has it, bfloat16) without
   projection ATen hands the layer to oneDNN instead, whose fused kernel rounds differently: about 1e-7 in float32.
+* Other devices than the CPU: the same network, rounded differently from their fused kernels.
 
 Strides matter because ATen's ``sigmoid`` uses a vector routine for whole blocks of the innermost dimension and the C
 library's ``exp`` for what is left, and the two differ in the last bit. ATen applies it in place to column blocks of the
@@ -167,9 +168,11 @@ def _unrolled(cell: Cell, lstm: bool = False) -> Callable[..., Any]:
     ) -> Any:
         states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
         directions = 2 if bidirectional else 1
-        # Other devices have kernels of their own (rounding, dropout's random stream); a call that does not fit
-        # together is ATen's to refuse, in its own words.
-        if x.device.type != "cpu" or x.dim() != (3 if sizes is None else 2) or 0 in x.shape or sizes == []:
+        # Fused kernels of other devices draw dropout from a random stream of their own, which cannot be imitated; a
+        # call that does not fit together is ATen's to refuse, in its own words.
+        if x.device.type != "cpu" and dropout and train and num_layers > 1:
+            return NotImplemented
+        if x.dim() != (3 if sizes is None else 2) or 0 in x.shape or sizes == []:
             return NotImplemented
         batch = sizes[0] if sizes else x.shape[0 if batch_first else 1]
         if (
@@ -208,5 +211,5 @@ UNROLLED: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.gru: _unrolled(_gru_cell),
 }
 """Builtin -> replacement with its signature and return structure. A replacement returns NotImplemented, before it has
-made any call that computes, where it cannot stand in for the builtin: another device than the CPU, empty data, or
-arguments that do not fit together (the builtin then raises its own error)."""
+made any call that computes, where it cannot stand in for the builtin: dropout between layers on another device than the
+CPU, empty data, or arguments that do not fit together (the builtin then raises its own error)."""

@@ -34,8 +34,9 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            # typer's own errors (usage, exit) carry their exit code and print themselves.
-            if hasattr(error, "exit_code") or isinstance(error, typer.Abort):
+            # typer's own errors (usage, exit) carry their exit code and print themselves; a reader that went away
+            # (`pcgraph inspect ... | head`) is typer's to deal with too.
+            if hasattr(error, "exit_code") or isinstance(error, typer.Abort | BrokenPipeError):
                 raise
             foreseen = isinstance(error, PCGraphError)
             if debugging(ctx):

@@ -26,13 +26,18 @@ def say_error(message: str) -> None:
 
 
 def show(*renderables: RenderableType) -> None:
-    """Print to stdout. Into a pipe or file nothing is wrapped or cut: the width follows the content."""
+    """Print to stdout. Into a pipe or file nothing is wrapped, cut or padded: the width follows the content."""
     console = Console(highlight=False)
-    if not console.is_terminal:
-        wide = console.options.update(width=100_000)
-        console.width = max(80, *(Measurement.get(console, wide, item).maximum for item in renderables))
-    for item in renderables:
-        console.print(item)
+    if console.is_terminal:
+        for item in renderables:
+            console.print(item)
+        return
+    wide = console.options.update(width=100_000)
+    console.width = max(80, *(Measurement.get(console, wide, item).maximum for item in renderables))
+    with console.capture() as captured:
+        for item in renderables:
+            console.print(item)
+    write("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def write(text: str) -> None:

@@ -24,12 +24,16 @@ class VertexLines:
     Attributes:
         vertex: whose lines these are.
         lines: over global names.
-        errors: names of the errors that this vertex's lines finish: value reference -> name.
+        errors: the complete errors of this vertex's own values, by value: what the lines start from.
+        collected: what the values of its operands had collected before, where they had.
+        handed: what those values have collected after.
     """
 
     vertex: str
     lines: tuple[Line, ...]
     errors: Mapping[Ref, str] = field(default_factory=dict)
+    collected: Mapping[Ref, str] = field(default_factory=dict)
+    handed: Mapping[Ref, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,7 @@ class Stitcher:
         With an empty `plan` dictionary to fill, only kinds are looked up (values have no names yet).
         """
         stitching = bool(self._values)
+        self._sums: set[str] = set()
         arrived: dict[Ref, _Arrived] = {}
         for k, (ref, layout) in enumerate(zip(self.graph.outputs, layouts, strict=True)):
             if layout is not None and self.graph.carries_error(ref):
@@ -207,8 +212,10 @@ class Stitcher:
             if fresh and refs[i] not in arrived:
                 names[local_name] = error_name(refs[i])  # type: ignore[index]
         lines += [line.renamed(names) for line in local.learn]
+        before = {ref: arrived[ref].name for ref in refs if ref in arrived}
         self._hand_on(refs, local, {i for i, _ in collected}, arrived, names, lines)
-        return VertexLines(vertex.name, tuple(lines), own)
+        after = {ref: arrived[ref].name for ref in refs if ref in arrived}
+        return VertexLines(vertex.name, tuple(lines), own, before, after)
 
     def _hand_on(
         self,
@@ -232,6 +239,9 @@ class Stitcher:
                 lines.append(Line((), "%s.add_(%s)", (before.name, name)))
             else:
                 total = f"s{ref.output or ''}_{ref.vertex}"
+                while total in self._sums:
+                    total = f"s{total}"
+                self._sums.add(total)
                 lines.append(Line((total,), "%s + %s", (before.name, name)))
                 arrived[ref] = _Arrived(total, self._programs.sum_layout(before.layout, layout), True)
 

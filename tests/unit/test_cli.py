@@ -269,6 +269,7 @@ def test_inspect_table(nets: str) -> None:
     assert ["parameters", "6", "(130", "elements)"] in summary
     assert ["inference", "steps", "T", str(graph.steps)] in summary
     assert not any(line.startswith("opaque %") for line in lines)
+    assert all(line == line.rstrip() for line in lines)
 
 
 def test_inspect_table_by_level_and_schedule(nets: str) -> None:
@@ -373,6 +374,21 @@ def test_main_returns_exit_codes(nets: str, capsys: pytest.CaptureFixture[str]) 
     assert "inspect" in capsys.readouterr().out
     assert main(["inspect", f"{nets}:make", "--input", "2x4"]) == 0
     assert main(["inspect", f"{nets}:make", "--input", "2y4"]) == 2
+
+
+def test_a_reader_that_goes_away_is_no_error(nets: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m pcgraph.cli inspect {nets}:make --input 2x4 --format json | true"
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
 
 
 def test_as_a_process(nets: str, tmp_path: Path) -> None:

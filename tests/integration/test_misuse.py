@@ -1,0 +1,323 @@
+"""Inputs that go wrong: each behaves as the plain model does, captures again, or raises an error that says what to do."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import pcgraph
+from pcgraph.errors import CaptureError, LearnError, PCGraphError
+from pcgraph.measure import same_bits
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 3))
+
+
+def grads(model: nn.Module) -> list[torch.Tensor | None]:
+    return [p.grad for p in model.parameters()]
+
+
+def assert_same_step(plain: nn.Module, network: nn.Module, x: torch.Tensor) -> None:
+    """One step each from one random state; outputs and gradients are equal to the bit, None for None."""
+    results = []
+    for call in (plain, network):
+        call.zero_grad()
+        torch.manual_seed(7)
+        out = call(x)
+        out.square().mean().backward()
+        results.append((out, [None if p.grad is None else p.grad.clone() for p in call.parameters()]))
+    (a, ga), (b, gb) = results
+    assert same_bits(a, b)
+    for p, q in zip(ga, gb, strict=True):
+        assert (p is None) == (q is None)
+        assert p is None or same_bits(p, q)
+
+
+X = torch.linspace(-1, 1, 20).reshape(5, 4)
+
+
+def both() -> tuple[nn.Module, pcgraph.PCNetwork]:
+    model = net()
+    return copy.deepcopy(model), pcgraph.compile(model)
+
+
+# -- the call ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: m(torch.ones(5, 3)),
+        lambda m: m(torch.ones(5, 4, dtype=torch.float64)),
+        lambda m: m(torch.ones(5, 4, device="meta")),
+        lambda m: m(),
+        lambda m: m(X, X),
+        lambda m: m(X, nonsense=1),
+        lambda m: m("text"),
+    ],
+    ids=["shape", "dtype", "device", "missing", "extra", "unknown keyword", "not a tensor"],
+)
+def test_wrong_arguments_raise_what_the_model_raises(call: Callable[[nn.Module], object]) -> None:
+    plain, network = both()
+    with pytest.raises(Exception) as theirs:  # noqa: B017, PT011 - whatever the model raises is the expectation
+        call(plain)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    with pytest.raises(type(theirs.value)) as ours:
+        call(network)
+    assert str(ours.value) == str(theirs.value)
+    assert all(same_bits(v, before[k]) for k, v in network.state_dict().items())
+    assert_same_step(plain, network, X)  # nothing was lost
+
+
+def test_only_modules_are_compiled() -> None:
+    with pytest.raises(PCGraphError, match=r"takes a torch\.nn\.Module, not a function"):
+        pcgraph.compile(lambda x: x)  # type: ignore[arg-type]
+
+
+def test_model_without_parameters_predicts_and_has_nothing_to_learn() -> None:
+    network = pcgraph.compile(nn.Tanh())
+    out = network(X)
+    assert torch.equal(out, torch.tanh(X))
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        out.sum().backward()
+
+
+def test_output_that_is_not_differentiable() -> None:
+    class Arg(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(x).argmax(1)
+
+    model = Arg()
+    network = pcgraph.compile(model)
+    assert torch.equal(network(X), model(X))
+    assert not network(X).requires_grad
+    with pytest.raises(PCGraphError, match="no floating point tensor"):
+        pcgraph.verify(model, (X,))
+
+
+def test_nan_in_the_data_goes_through_as_in_the_model() -> None:
+    x = X.clone()
+    x[2, 1] = float("nan")
+    assert_same_step(*both(), x)
+
+
+def test_other_batch_size_and_layout() -> None:
+    plain, network = both()
+    for x in (X, X[:3], torch.randn(4, 7).t(), X.expand(5, 4), torch.randn(5, 8)[:, ::2]):
+        assert_same_step(plain, network, x)
+
+
+# -- learning ------------------------------------------------------------------------------------------
+def test_second_backward_needs_retain_graph() -> None:
+    _, network = both()
+    loss = network(X).sum()
+    loss.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()
+
+
+def test_retain_graph_learns_again() -> None:
+    plain, network = both()
+    for model in (plain, network):
+        torch.manual_seed(1)
+        loss = model(X).square().sum()
+        loss.backward(retain_graph=True)
+        loss.backward(retain_graph=True)
+        loss.backward()
+    assert all(same_bits(a, b) for a, b in zip(grads(plain), grads(network), strict=True))
+
+
+def test_double_backward_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    network = pcgraph.compile(model)
+    (gradient,) = torch.autograd.grad(network(X).sum(), [model[0].weight], create_graph=True)
+    with pytest.raises(LearnError, match="cannot be differentiated again"):
+        gradient.square().sum().backward()
+
+
+def test_values_changed_between_prediction_and_learning() -> None:
+    plain, network = both()
+    for model in (plain, network):
+        loss = model(X).square().sum()
+        with torch.no_grad():
+            next(iter(list(model.parameters())[-2:])).mul_(2)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+def test_output_changed_in_place_that_learning_needs() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    for call in (model, pcgraph.compile(model)):
+        out = call(X)
+        out.mul_(2)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            out.sum().backward()
+
+
+def test_no_grad_is_plain_prediction() -> None:
+    plain, network = both()
+    for context in (torch.no_grad, torch.inference_mode):
+        torch.manual_seed(2)
+        with context():
+            a = plain(X)
+        torch.manual_seed(2)
+        with context():
+            b = network(X)
+        assert same_bits(a, b)
+        assert not b.requires_grad
+
+
+# -- the model changes after compile ---------------------------------------------------------------------
+def change_module(m: nn.Module) -> None:
+    torch.manual_seed(5)
+    m[0] = nn.Linear(4, 6)  # type: ignore[index, operator]
+
+
+def change_parameter(m: nn.Module) -> None:
+    torch.manual_seed(5)
+    m[0].weight = nn.Parameter(torch.randn(6, 4))  # type: ignore[index, union-attr, operator]
+
+
+def change_data(m: nn.Module) -> None:
+    m[0].weight.data = torch.ones(6, 4)  # type: ignore[index, union-attr, operator]
+
+
+def freeze(m: nn.Module) -> None:
+    m[0].weight.requires_grad_(False)  # type: ignore[index, union-attr, operator]
+
+
+def to_eval(m: nn.Module) -> None:
+    m.eval()
+
+
+def eval_one(m: nn.Module) -> None:
+    m[1].eval()  # type: ignore[index, union-attr, operator]
+
+
+def set_attribute(m: nn.Module) -> None:
+    m[3].p = 0.8  # type: ignore[index, union-attr, operator]
+
+
+def replace_forward(m: nn.Module) -> None:
+    m[2].forward = torch.tanh  # type: ignore[index, union-attr, operator]
+
+
+def add_hook(m: nn.Module) -> None:
+    m[2].register_forward_hook(lambda module, args, out: out * 2)  # type: ignore[index, union-attr, operator]
+
+
+def set_buffer(m: nn.Module) -> None:
+    m[1].running_mean = torch.ones(6)  # type: ignore[index, union-attr, operator]
+
+
+def append(m: nn.Module) -> None:
+    m.append(nn.Tanh())  # type: ignore[operator]
+
+
+CHANGES = [
+    change_module, change_parameter, change_data, freeze, to_eval, eval_one, set_attribute, replace_forward, add_hook,
+    set_buffer, append,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
+def test_changed_model_is_captured_again(change: Callable[[nn.Module], None]) -> None:
+    plain, network = both()
+    assert_same_step(plain, network, X)
+    change(plain)
+    change(network.module)
+    assert_same_step(plain, network, X)
+    # New data in the same parameter is read live; everything else makes another program.
+    assert network.cache_info()["captures"] == (1 if change is change_data else 2)
+    assert_same_step(plain, network, X)
+
+
+def test_unchanged_model_is_not_captured_again() -> None:
+    plain, network = both()
+    for _ in range(3):
+        assert_same_step(plain, network, X)
+    assert network.cache_info() == {"hits": 2, "captures": 1, "programs": 1, "once": ()}
+
+
+def test_double_after_compile() -> None:
+    plain, network = both()
+    assert_same_step(plain, network, X)
+    plain.double(), network.double()
+    assert_same_step(plain, network, X.double())
+
+
+# -- being a module ----------------------------------------------------------------------------------------
+def test_drop_in() -> None:
+    model = net()
+    network = pcgraph.compile(model)
+    assert list(network.state_dict()) == list(model.state_dict())
+    assert [n for n, _ in network.named_parameters()] == [n for n, _ in model.named_parameters()]
+    assert all(p is q for p, q in zip(network.parameters(), model.parameters(), strict=True))
+    assert network[0] is model[0] if hasattr(network, "__getitem__") else True
+    network.eval()
+    assert not model.training and not network.training
+    network.train()
+    assert model.training
+    outer = nn.Sequential(nn.Linear(4, 4), network)
+    assert set(outer.state_dict()) == {"0.weight", "0.bias"} | {f"1.{k}" for k in model.state_dict()}
+    outer.load_state_dict({k: torch.zeros_like(v) for k, v in outer.state_dict().items()})
+    assert all(not p.any() for p in model.parameters())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
+def test_copies_learn_on_their_own(copied: Callable[[nn.Module], nn.Module]) -> None:
+    plain, network = both()
+    assert_same_step(plain, network, X)
+    twin = copied(network)
+    assert isinstance(twin, pcgraph.PCNetwork)
+    assert all(p is not q for p, q in zip(twin.parameters(), network.parameters(), strict=True))
+    assert_same_step(copied(plain), twin, X)
+
+
+def test_error_names_the_line_and_the_way_out() -> None:
+    class Bad(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.fc(x)
+            h.register_hook(lambda g: g * 2)
+            return h
+
+    with pytest.raises(CaptureError) as error:
+        pcgraph.compile(Bad())(X)
+    text = str(error.value)
+    assert "test_misuse.py" in text and "do:" in text and "in forward" in text
+
+
+def test_backward_hooks_are_refused() -> None:
+    model = net()
+    model[0].register_full_backward_hook(lambda *_: None)
+    with pytest.raises(CaptureError, match="backward hooks"):
+        pcgraph.compile(model)(X)
+
+
+def test_strict_refuses_opaque_vertices() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.fc(x)
+            return torch.masked_select(h, h > 0)
+
+    model = Masked()
+    assert pcgraph.verify(model, (X,), rounds=1).exact
+    with pytest.raises(CaptureError, match="opaque"):
+        pcgraph.compile(model, strict=True)(X)
