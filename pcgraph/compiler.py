@@ -6,6 +6,7 @@ The stages: capture -> lower -> schedule -> codegen -> runtime.
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,10 +23,11 @@ from .codegen.kinds import operation_key
 from .dynamics import ZIL
 from .errors import CaptureError, PCGraphError
 from .graph import PCGraph
-from .runtime import Binding, Compiled, PCNetwork
+from .runtime import Binding, Compiled, PCNetwork, network_of
 from .schedule import schedule
 
 _MAX_PROGRAMS = 256
+_lock = threading.RLock()  # a capture patches torch for the whole process while it runs
 
 
 def compile(
@@ -66,7 +68,7 @@ def compile(
             hint="wrap a function in a module whose forward() calls it",
         )
     options = {"strict": strict, "unroll": unroll}
-    network = PCNetwork(model, _front, options)
+    network = network_of(model, _front, options)
     if example_inputs is not None:
         single = isinstance(example_inputs, torch.Tensor)
         network.prepare(*((example_inputs,) if single else example_inputs))
@@ -91,7 +93,7 @@ def _front(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, An
     """All stages for one call."""
     clock = _Clock()
     options = network._options
-    with _collector_paused():
+    with _lock, _collector_paused():
         return _stages(module, args, kwargs, network, options, clock)
 
 
@@ -115,7 +117,7 @@ def _stages(
             where=graph[name].where(),
             hint="compile without strict, or rewrite that operation",
         )
-    compiled = Compiled(program, _binding(captured, program), network.on_errors)
+    compiled = Compiled(program, _binding(captured, program), network.on_errors, captured.stale)
     clock.lap("bind")
     return _Capture(compiled, captured, captured.once, clock.laps)
 

@@ -155,12 +155,11 @@ class Pair:
     @contextlib.contextmanager
     def _kernels(self) -> Iterator[None]:
         """oneDNN's fused recurrent kernels round differently from ATen's own: leave them out where the case says so."""
-        enabled = torch.backends.mkldnn.enabled
-        torch.backends.mkldnn.enabled = enabled and not self.case.native
+        (enabled, *_) = torch.backends.mkldnn.set_flags(_enabled=not self.case.native)
         try:
             yield
         finally:
-            torch.backends.mkldnn.enabled = enabled
+            torch.backends.mkldnn.set_flags(_enabled=enabled)
 
 
 def own_copy(tree: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,12 +10,14 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.nn.modules import module as _module
 from torch.utils._pytree import tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from ..errors import CaptureError
 from .captured import Captured, OutputSpec
 from .externals import Externals, names_of
 from .guards import Guards
+from .leaks import refuse_leaks, refuse_unseen, stale_values
 from .pystate import PythonState
 from .recorder import Recorder
 from .recurrent import UNROLLED
@@ -64,11 +67,19 @@ def capture(
     state.read(model, "")
     _refuse_backward_hooks(model)
     run_args, run_kwargs = tree_unflatten(run_leaves, spec)
+    _refuse_lazy(model)
     paths = {id(module): name for name, module in model.named_modules()}
     with _undisturbed(externals), recorder.active(paths), state.watching():
-        result = model(*run_args, **run_kwargs)
-    outputs = _finish(graph, recorder, result)
-    owned = [e.tensor for e in externals.admitted.values() if e.tensor is not None]
+        returned = [model(*run_args, **run_kwargs)]
+    refuse_unseen(recorder, state)
+    refuse_leaks(recorder, returned)
+    after, after_spec = tree_flatten((run_args, run_kwargs))
+    if after_spec != spec or any(a is not b for a, b in zip(after, run_leaves, strict=True)):
+        raise CaptureError("the model changes a container among its arguments", hint="let it return what it adds")
+    outputs, tensors = _finish(graph, recorder, returned.pop())
+    stale = stale_values(tensors) if recorder.wrote else None
+    admitted = [e.tensor for e in externals.admitted.values() if e.tensor is not None]
+    owned = list({id(t): t for t in (*model.parameters(), *model.buffers(), *admitted)}.values())
     once = [*recorder.looks, *state.reasons]
     once += [f"the run changes {what or 'the model'}" for what in state.changes()]
     once += [f"reads a tensor that pcgraph cannot name ({where})" for where in externals.unnamed]
@@ -77,8 +88,9 @@ def capture(
         for i, leaf in enumerate(leaves)
         if not isinstance(leaf, torch.Tensor) and not comparable(leaf)
     ]
+    guards = Guards(state, owned)
     return Captured(
-        type(model).__name__, graph, dict(externals.admitted), outputs, Guards(state, owned), tuple(dict.fromkeys(once))
+        type(model).__name__, graph, dict(externals.admitted), outputs, guards, tuple(dict.fromkeys(once)), stale
     )
 
 
@@ -89,18 +101,24 @@ def comparable(leaf: Any) -> bool:
     )
 
 
-def _finish(graph: fx.Graph, recorder: Recorder, result: Any) -> OutputSpec:
+def _finish(graph: fx.Graph, recorder: Recorder, result: Any) -> tuple[OutputSpec, list[torch.Tensor]]:
     leaves, tree = tree_flatten(result)
     tensors: list[fx.Node] = []
+    returned = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     described: list[tuple[int | None, Any]] = []
     for leaf in leaves:
         if isinstance(leaf, torch.Tensor):
             described.append((len(tensors), None))
             tensors.append(recorder.output(leaf))
-        else:
+        elif comparable(leaf) or isinstance(leaf, enum.Enum):
             described.append((None, leaf))
+        else:
+            raise CaptureError(
+                f"the model returns a {type(leaf).__name__}, which may hold tensors out of sight",
+                hint="return tensors, tuples, lists, dicts or dataclasses, or register the class as a pytree",
+            )
     graph.output(tuple(tensors))
-    return OutputSpec(tree, tuple(described))
+    return OutputSpec(tree, tuple(described)), returned
 
 
 @contextmanager
@@ -117,7 +135,17 @@ def _undisturbed(externals: Externals) -> Iterator[None]:
         externals.restore()
 
 
+def _refuse_lazy(model: torch.nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, torch.nn.parameter.UninitializedParameter):
+            raise CaptureError(
+                f"parameter {name!r} has no shape yet (a lazy module)", hint="run the model once before compiling it"
+            )
+
+
 def _refuse_backward_hooks(model: torch.nn.Module) -> None:
+    if _module._global_backward_hooks or _module._global_backward_pre_hooks:
+        raise CaptureError("global backward hooks watch autograd's own graph", hint="remove them before compiling")
     for name, module in model.named_modules():
         if module._backward_hooks or module._backward_pre_hooks:
             raise CaptureError(

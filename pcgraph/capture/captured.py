@@ -37,6 +37,7 @@ class Captured:
         externals: inputs, parameters and state by node name, in order of admission.
         outputs: how to rebuild the return value.
         guards: the conditions under which the graph may be used again.
+        stale: autograd's complaint about a value that is written after learning has come to need it, or None.
         once: why the graph may be valid for this call only; empty if the guards cover everything.
     """
 
@@ -46,6 +47,7 @@ class Captured:
     outputs: OutputSpec
     guards: Guards
     once: tuple[str, ...]
+    stale: str | None = None
 
     def graph_module(self) -> fx.GraphModule:
         """An executable `torch.fx.GraphModule` of the graph (inputs in the order of its placeholders)."""

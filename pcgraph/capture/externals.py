@@ -56,6 +56,7 @@ class Externals:
         self.unnamed: list[str] = []
         self._watched: dict[int, torch.UntypedStorage] = {}
         self._saved: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+        self._generators: dict[int, tuple[torch.Generator, torch.Tensor]] = {}
         self._last: fx.Node | None = None
         self._first_sequence = sequence_number()
 
@@ -122,7 +123,14 @@ class Externals:
         """Put back everything that the run wrote into memory from outside (version counters stay as they are)."""
         for storage, copy in self._saved.values():
             storage.copy_(copy)
+        for generator, state in self._generators.values():
+            generator.set_state(state)
         self._saved.clear()
+        self._generators.clear()
+
+    def keep_generator(self, generator: torch.Generator) -> None:
+        """Remember the state of a random number generator that is about to be used."""
+        self._generators.setdefault(id(generator), (generator, generator.get_state()))
 
 
 def names_of(model: torch.nn.Module) -> dict[int, Named]:

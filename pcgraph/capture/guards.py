@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.modules import module as _module
+from torch.overrides import _get_current_function_mode_stack
 
 from .pystate import PythonState
 
@@ -23,36 +25,33 @@ def torch_state() -> tuple[Any, ...]:
         torch._C._get_flash_sdp_enabled(),
         torch._C._get_mem_efficient_sdp_enabled(),
         torch._C._get_math_sdp_enabled(),
+        tuple(map(id, _get_current_function_mode_stack())) if torch._C._len_torch_function_stack() else (),
+        torch._C._len_torch_dispatch_stack(),
+        len(_module._global_forward_hooks),
+        len(_module._global_forward_pre_hooks),
     )
 
 
-def tensor_key(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """What a program depends on in an input tensor."""
-    stride = tensor.stride() if tensor.layout is torch.strided else ()
-    return (type(tensor), tensor.shape, stride, tensor.dtype, tensor.device, tensor.requires_grad, tensor.layout)
-
-
 class Guards:
-    """Python state, torch's settings, and the tensors that the graph reads by identity.
+    """Python state, torch's settings, and the metadata of the model's tensors.
 
     The signature of the inputs is not looked at here: programs are filed by it.
 
     Args:
         state: snapshots of everything Python that the run read.
-        tensors: parameters and state that the graph reads; their metadata is compared (``.to()`` and
-            ``requires_grad`` change it in place).
+        tensors: the model's parameters and state; ``.to()`` and ``requires_grad_()`` change their metadata in place.
     """
 
     def __init__(self, state: PythonState, tensors: Sequence[torch.Tensor]) -> None:
         self._state = state
         self._tensors = tuple(tensors)
-        self._keys = [_owned_key(tensor) for tensor in self._tensors]
+        self._metadata = _metadata(self._tensors)
         self._torch_state = torch_state()
 
     def hold(self) -> bool:
         """Whether nothing that the captured run depended on has changed."""
         return (
-            [_owned_key(tensor) for tensor in self._tensors] == self._keys
+            _metadata(self._tensors) == self._metadata
             and torch_state() == self._torch_state
             and self._state.unchanged()
         )
@@ -60,19 +59,19 @@ class Guards:
     def broken(self) -> list[str]:
         """What has changed since, for people."""
         found = []
-        for tensor, key in zip(self._tensors, self._keys, strict=True):
-            if _owned_key(tensor) != key:
-                found.append(f"a tensor of shape {tuple(tensor.shape)} changed its metadata")
+        if _metadata(self._tensors) != self._metadata:
+            found.append("the shape, type, device or requires_grad of the model's tensors")
         if torch_state() != self._torch_state:
-            found.append("torch's settings (autocast, default dtype, backends)")
+            found.append("torch's settings (autocast, default dtype, backends, modes, global hooks)")
         return found + self._state.changes()
 
 
-def _owned_key(tensor: torch.Tensor) -> tuple[Any, ...]:
+def _metadata(tensors: Sequence[torch.Tensor]) -> tuple[list[Any], ...]:
+    """One list per property: comparing lists of small objects is much cheaper than making a record per tensor."""
     return (
-        tensor.requires_grad,
-        tensor.dtype,
-        tensor.shape,
-        tensor.device,
-        tensor.layout is torch.strided and tensor.stride(),
+        [t.requires_grad for t in tensors],
+        [t.dtype for t in tensors],
+        [t.shape for t in tensors],
+        [t.stride() if t.layout is torch.strided else None for t in tensors],
+        [t.device for t in tensors],
     )

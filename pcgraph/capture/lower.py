@@ -9,6 +9,7 @@ from torch import fx
 
 from ..graph import Operation, PCGraph, Ref, Role, Slot, Vertex
 from .captured import Captured
+from .mutation import Autocast, CustomFunction, Flattened, InPlace
 
 
 def lower(captured: Captured) -> PCGraph:
@@ -58,7 +59,9 @@ def _vertex(node: fx.Node, refs: dict[fx.Node, Ref]) -> Vertex:
     target: Any = getattr(torch.Tensor, str(node.target)) if node.op == "call_method" else node.target
     written = node.meta.get("written", [])
     writes = tuple(index for index, operand in enumerate(operands) if operand in written)
-    operation = Operation(_display_name(node), target, args, kwargs, writes, node.meta.get("random", False), None)
+    operation = Operation(
+        _display_name(node), target, args, kwargs, writes, node.meta.get("random", False), _closed(target)
+    )
     return Vertex(
         node.name,
         Role.OPERATION,
@@ -70,6 +73,13 @@ def _vertex(node: fx.Node, refs: dict[fx.Node, Ref]) -> Vertex:
         node.meta["module_path"],
         node.meta["source"],
     )
+
+
+def _closed(target: Any) -> str | None:
+    """Why a call must stay opaque: code of the user's may do something else each time, and is run each time."""
+    while isinstance(target, Autocast | Flattened | InPlace):
+        target = target.func
+    return "custom autograd function: its own backward is run" if isinstance(target, CustomFunction) else None
 
 
 def _display_name(node: fx.Node) -> str:

@@ -32,12 +32,15 @@ class Observer(TorchDispatchMode):
         random: a random number generator was used.
         looked: a tensor's value became a Python value.
         dynamic: the shape of a result depended on data.
+        unseen_writes: storages written outside of any recorded call, over the whole run.
         view_changed: a tensor's shape was changed in place (``squeeze_``).
     """
 
     def __init__(self, before_write: Callable[[int], None]) -> None:
         super().__init__()
         self._before_write = before_write
+        self.inside = False  # within a recorded call
+        self.unseen_writes: set[int] = set()
         self.begin()
 
     def begin(self) -> None:
@@ -80,4 +83,4 @@ class Observer(TorchDispatchMode):
                     key = storage_key(tensor)
                     if key is not None:
                         self._before_write(key)
-                        self.writes.add(key)
+                        (self.writes if self.inside else self.unseen_writes).add(key)

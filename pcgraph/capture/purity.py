@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 _STDLIB = sysconfig.get_path("stdlib") + os.sep
+_TORCH = os.path.dirname(torch.__file__) + os.sep
 _SITE = tuple(p + os.sep for p in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 _IMPURE_STDLIB = {
     "random", "time", "datetime", "secrets", "uuid", "socket", "subprocess", "tempfile", "glob", "pathlib", "shutil",
@@ -23,7 +24,7 @@ _PURE_MODULES = {
     "_abc", "_weakref", "_bisect", "_heapq", "_struct", "_warnings", "_thread", "_contextvars", "copyreg", "_json",
     "_stat", "_string", "_statistics", "_typing", "sys", "_logging",
 }  # fmt: skip
-_IMPURE_BUILTINS = {"input", "open", "print", "exec", "eval", "breakpoint", "id"}
+_IMPURE_BUILTINS = {"input", "open", "print", "exec", "eval", "breakpoint", "id", "globals", "locals", "vars"}
 _PURE_OWNERS: tuple[type, ...] = (
     list, dict, tuple, set, frozenset, str, bytes, bytearray, int, float, complex, bool, slice, range, type, memoryview,
     type({}.keys()), type({}.values()), type({}.items()), type(iter([])), type(iter({})), torch.Tensor, torch.Size,
@@ -34,7 +35,7 @@ _PURE_OWNERS: tuple[type, ...] = (
 def impure_file(filename: str) -> str | None:
     """None for the user's own code; "" for library code taken as constant; a name for code that is not repeatable."""
     if filename.startswith("<"):
-        return ""
+        return "" if filename.startswith(("<frozen", "<pcgraph", "<__array")) else None  # notebooks are the user's
     if not filename.startswith(_STDLIB) or filename.startswith(_SITE):
         return None
     top = filename[len(_STDLIB) :].split(os.sep)[0].removesuffix(".py")
@@ -63,3 +64,22 @@ def impure_call(function: Any) -> str | None:
     ):
         return None
     return f"{cls.__module__}.{name}()"
+
+
+_STATEFUL_CODE = {
+    ("os.py", "_Environ.__getitem__"): "os.environ",
+    ("os.py", "_Environ.__contains__"): "os.environ",
+    ("os.py", "_Environ.__iter__"): "os.environ",
+    ("os.py", "getenv"): "os.environ",
+}
+_RESEEDING = {"manual_seed", "seed", "set_rng_state", "fork_rng", "manual_seed_all"}
+
+
+def reads_environment(filename: str, qualname: str) -> str | None:
+    """The name of outside state that a standard-library function reads, if it does."""
+    return _STATEFUL_CODE.get((os.path.basename(filename), qualname))
+
+
+def reseeds(filename: str, name: str) -> bool:
+    """Whether a function of torch sets the state of a random number generator."""
+    return name in _RESEEDING and filename.startswith(_TORCH) and os.path.basename(filename) in ("random.py",)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .purity import impure_call, impure_file
+from .purity import impure_call, impure_file, reads_environment, reseeds
 from .recorder import is_internal
 
 _ATOMS = (
@@ -36,7 +36,7 @@ _ATOMS = (
     types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType, types.GetSetDescriptorType,
     types.MemberDescriptorType, property, classmethod, staticmethod, re.Pattern, logging.Logger, torch.Generator,
     torch._ops.OpOverload, torch._ops.OpOverloadPacket, slice, type(threading.Lock()), type(threading.RLock()),
-    weakref.ref, torch.Tensor, torch.dtype, torch.finfo, torch.iinfo, types.CodeType,
+    torch.finfo, torch.iinfo, types.CodeType, type(collections.namedtuple("_", "field").field),  # type: ignore[attr-defined]
 )  # fmt: skip
 _EQUAL_ATOMS = (int, float, complex, str, bytes, bool, torch.Size, slice, range, torch.device)
 _LIMIT = 200_000
@@ -52,6 +52,8 @@ class PythonState:
         self._containers: list[Any] = []  # dicts, lists, ... compared element by element
         self._names: list[str] = []
         self._importing = 0
+        self._modules: set[types.ModuleType] = set()
+        self.reseeded: str | None = None
         self._keys: list[list[Any]] = []
         self._values: list[Any] = []
         self._lengths: list[int] = []
@@ -76,7 +78,7 @@ class PythonState:
         for new, old in zip(current, self._values, strict=True):
             if new is old:
                 continue
-            if type(new) is not type(old) or not isinstance(new, _EQUAL_ATOMS) or new != old:
+            if not _same_atom(new, old):
                 return False
         self._values = current
         return True
@@ -89,10 +91,7 @@ class PythonState:
             old = self._values[position : position + length]
             position += length
             new = list(_elements(container))
-            if len(new) != length or not all(
-                a is b or (type(a) is type(b) and isinstance(a, _EQUAL_ATOMS) and a == b)
-                for a, b in zip(new, old, strict=False)
-            ):
+            if len(new) != length or not all(a is b or _same_atom(a, b) for a, b in zip(new, old, strict=False)):
                 found.append(path)
         return found
 
@@ -112,17 +111,24 @@ class PythonState:
             stack.extend(self._open(item, name))
 
     def _open(self, item: Any, name: str) -> Iterable[tuple[Any, str]]:
-        if isinstance(item, dict):
+        if isinstance(item, torch.Tensor):
+            return [(vars(item), name)] if getattr(item, "__dict__", None) else []
+        if isinstance(item, weakref.ref):
+            return [(item(), name)]
+        if isinstance(item, dict | types.MappingProxyType):
             self._snapshot(item, name)
-            return [(value, f"{name}[{key!r}]") for key, value in item.items()]
+            return [*self._attributes(item, name), *((value, f"{name}[{key!r}]") for key, value in item.items())]
         if isinstance(item, list | set | frozenset | collections.deque | tuple):
             if not isinstance(item, tuple | frozenset):
                 self._snapshot(item, name)
-            return [(value, f"{name}[{i}]") for i, value in enumerate(item)]
+            return [*self._attributes(item, name), *((value, f"{name}[{i}]") for i, value in enumerate(item))]
         if isinstance(item, types.FunctionType):
             self._covered.add(item.__code__)
-            parts: list[tuple[Any, str]] = [(item.__defaults__, name), (item.__kwdefaults__, name)]
-            if item.__closure__ and not is_internal(item.__code__.co_filename):
+            if is_internal(item.__code__.co_filename):
+                return [(cell, name) for cell in _Cells(item.__closure__ or ())]  # a decorator of torch's
+            self._snapshot(_Defaults(item), f"defaults of {item.__qualname__}")
+            parts: list[tuple[Any, str]] = [(item.__defaults__, name), (item.__kwdefaults__, name), (vars(item), name)]
+            if item.__closure__:
                 cells = _Cells(item.__closure__)
                 self._snapshot(cells, f"closure of {item.__qualname__}")
                 parts += [(value, f"{name}.{n}") for value, n in zip(cells, item.__code__.co_freevars, strict=False)]
@@ -132,21 +138,22 @@ class PythonState:
         if isinstance(item, functools.partial):
             return [(item.func, name), (item.args, name), (item.keywords, name)]
         if isinstance(item, types.ModuleType):
+            self._read_module(item, set(), name)
             return []
         if isinstance(item, type):
             return self._open_class(item, name)
-        if isinstance(item, types.MappingProxyType):
-            return []
         return self._open_object(item, name)
 
     def _open_class(self, cls: type, name: str) -> Iterable[tuple[Any, str]]:
-        module = sys.modules.get(cls.__module__)
-        file = getattr(module, "__file__", None)
-        if file is None or is_internal(file) or impure_file(file) is not None:
+        if not _is_users(cls.__module__):
             return []
         attributes = _ClassDict(cls)
         self._snapshot(attributes, f"class {cls.__qualname__}")
-        plain = [(v, f"{name}.{k}") for k, v in vars(cls).items() if not k.startswith("__") and not callable(v)]
+        plain = [
+            (v, f"{name}.{k}")
+            for k, v in vars(cls).items()
+            if not k.startswith("__") and not isinstance(v, types.FunctionType)
+        ]
         return [*plain, *((base, base.__qualname__) for base in cls.__bases__)]
 
     def _open_object(self, item: Any, name: str) -> Iterable[tuple[Any, str]]:
@@ -155,18 +162,25 @@ class PythonState:
             return []
         attributes = getattr(item, "__dict__", None)
         slots = [s for c in type(item).__mro__ for s in _as_tuple(c.__dict__.get("__slots__", ()))]
+        inner: list[tuple[Any, str]] = []
+        if slots:
+            named = [slot for slot in slots if slot not in ("__weakref__", "__dict__")]
+            inner += [(getattr(item, slot, None), f"{name}.{slot}") for slot in named]
+            self._snapshot(_Slots(item, named), name)
         if isinstance(attributes, dict):
             self._snapshot(attributes, name)
-            inner = [(value, f"{name}.{key}" if name else key) for key, value in attributes.items()]
+            inner += [(value, f"{name}.{key}" if name else key) for key, value in attributes.items()]
+        if slots or isinstance(attributes, dict):
             return [(type(item), type(item).__qualname__), *inner]
-        if slots:
-            values = [(getattr(item, slot, None), f"{name}.{slot}") for slot in slots if slot != "__weakref__"]
-            self._snapshot(_Slots(item, slots), name)
-            return values
         if callable(item) and getattr(type(item), "__module__", "").startswith(("torch", "numpy")):
             return []  # ufuncs, torch builtins
         self._reason(f"{name} is a {type(item).__module__}.{type(item).__qualname__}, whose state cannot be compared")
         return []
+
+    def _attributes(self, item: Any, name: str) -> Iterable[tuple[Any, str]]:
+        """Attributes that a subclass of a builtin container carries."""
+        attributes = getattr(item, "__dict__", None)
+        return [(attributes, name), (type(item), type(item).__qualname__)] if attributes else []
 
     def _snapshot(self, container: Any, name: str) -> None:
         self._containers.append(container)
@@ -211,7 +225,12 @@ class PythonState:
 
     def _enter(self, frame: types.FrameType, code: types.CodeType) -> None:
         if is_internal(code.co_filename):
+            if reseeds(code.co_filename, code.co_name):
+                self.reseeded = f"torch's {code.co_name}()"
             return
+        environment = reads_environment(code.co_filename, code.co_qualname)
+        if environment is not None:
+            self._reason(f"reads {environment}")
         impure = impure_file(code.co_filename)
         if impure is not None:
             if impure:
@@ -234,16 +253,18 @@ class PythonState:
     def _read_module(self, module: types.ModuleType, names: set[str], path: str) -> None:
         if module.__name__.split(".")[0] == "numpy" and "random" in names:
             self._reason("uses numpy.random")
-        file = getattr(module, "__file__", None)
-        if file is None or is_internal(file) or impure_file(file) is not None:
+        if not _is_users(module.__name__) or module in self._modules:
             return
+        self._modules.add(module)
         scope = vars(module)
-        used = tuple(name for name in names if name in scope)
-        if used:
-            self._snapshot(_Names(scope, used), path)
-            for name in used:
-                if not isinstance(scope[name], types.ModuleType):
-                    self.read(scope[name], f"{path}.{name}")
+        plain = {name for name, value in scope.items() if not name.startswith("__") and not _is_code(value)}
+        used = tuple(sorted(plain | (names & scope.keys())))
+        self._snapshot(_Names(scope, used), path)
+        for name in used:
+            if isinstance(scope[name], types.ModuleType):
+                self._read_module(scope[name], names, f"{path}.{name}")
+            else:
+                self.read(scope[name], f"{path}.{name}")
 
     def _close(self) -> None:
         """Find the closures of functions that were called but are not reachable from what was walked."""
@@ -260,8 +281,27 @@ class PythonState:
                 self.read(function, function.__qualname__)
 
 
+def _same_atom(a: Any, b: Any) -> bool:
+    """Equal values of one immutable type; 0.0 and -0.0 are not."""
+    if type(a) is not type(b) or not isinstance(a, _EQUAL_ATOMS):
+        return False
+    return repr(a) == repr(b) if isinstance(a, float | complex) else a == b
+
+
+def _is_users(module: str) -> bool:
+    """Whether a module is the user's (or a third party's), by name; what has no file is a notebook or a shell."""
+    if module.split(".")[0] in ("torch", "pcgraph", "builtins", *sys.builtin_module_names):
+        return False
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file is None or not (is_internal(file) or impure_file(file) is not None)
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, types.ModuleType | types.FunctionType | types.BuiltinFunctionType | type)
+
+
 def _elements(container: Any) -> Iterable[Any]:
-    return container.values() if isinstance(container, dict) else container
+    return container.values() if isinstance(container, dict | types.MappingProxyType) else container
 
 
 def _as_tuple(slots: Any) -> tuple[str, ...]:
@@ -310,6 +350,19 @@ class _Names:
     def __iter__(self) -> Iterator[Any]:
         missing = self
         return (self._scope.get(name, missing) for name in self._names)
+
+
+class _Defaults:
+    """What of a function can be exchanged: its defaults and its code."""
+
+    def __init__(self, function: types.FunctionType) -> None:
+        self._function = function
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self._function.__defaults__, self._function.__kwdefaults__, self._function.__code__))
 
 
 class _Array:

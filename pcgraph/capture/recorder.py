@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 from torch.autograd.function import _SingleLevelFunction
@@ -39,7 +41,7 @@ def is_internal(filename: str) -> bool:
     """Whether a source file belongs to torch or to pcgraph, not to the user."""
     known = _internal_file.get(filename)
     if known is None:
-        known = _internal_file[filename] = filename.startswith((*_INTERNAL, "<frozen", "<string>", "<__"))
+        known = _internal_file[filename] = filename.startswith((*_INTERNAL, "<frozen", "<pcgraph"))
     return known
 
 
@@ -63,6 +65,7 @@ class Recorder(TorchFunctionMode):
 
     Attributes:
         graph: the torch.fx graph, in single assignment form.
+        wrote: some call wrote to an operand in place.
         looks: why this graph may be valid for this call only: lines where Python read a value.
     """
 
@@ -76,6 +79,7 @@ class Recorder(TorchFunctionMode):
         self.observer = Observer(externals.before_write)
         self.looks: list[str] = []
         self._unroll = unroll
+        self.wrote = False
         self._busy = False
         self._modules: list[str] = []
         self._casts: dict[Any, fx.Node] = {}
@@ -104,9 +108,12 @@ class Recorder(TorchFunctionMode):
         operands: list[torch.Tensor] = []
         _collect(args, operands)
         _collect(kwargs, operands)
-        message = refusal(func, operands)
+        message = refusal(func, operands) or self._refuse_hidden(func, args, kwargs)
         if message is not None:
             raise CaptureError(message[0], where=self._where(), hint=message[1])
+        for value in kwargs.values():
+            if isinstance(value, torch.Generator):
+                self.externals.keep_generator(value)
         for tensor in operands:
             if not self.values.knows(tensor):
                 self._external(tensor, func)
@@ -116,13 +123,14 @@ class Recorder(TorchFunctionMode):
         device = autocast_device()
         sequence = sequence_number() if device is not None and torch.is_grad_enabled() else None
         seen.begin()
-        self._busy = True
+        self._busy = seen.inside = True
         try:
             result = func(*args, **kwargs)
         finally:
-            self._busy = False
+            self._busy = seen.inside = False
         results = tensors_in(result) if not isinstance(result, torch.Tensor) else [result]
         written = self._written(operands, kwargs) if seen.writes or seen.hidden_writes else None
+        self.wrote = self.wrote or bool(seen.writes)
         if written is None:
             if not results:
                 if operands and (result is not None or _name(func) == "grad"):
@@ -142,6 +150,19 @@ class Recorder(TorchFunctionMode):
             func = Autocast(func, device, torch.get_autocast_dtype(device), _name(func))
         self._record(func, args, kwargs, operands, nodes, before, result, results, written)
         return result
+
+    @staticmethod
+    def _refuse_hidden(func: Any, args: Any, kwargs: Any) -> tuple[str, str] | None:
+        """Parameters hidden in a callable argument would get no gradient."""
+        if isinstance(func, CustomFunction):
+            return None
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, torch.nn.Module | types.FunctionType | types.MethodType):
+                return (
+                    f"{_name(func)} is given a function of the user's, whose operations stay unseen",
+                    "call it outside",
+                )
+        return None
 
     def _cast_node(self, cast: Cast, weight: fx.Node, device: str) -> fx.Node:
         """The vertex of a weight's cast copy, shared by all calls that autocast let share it."""
@@ -192,7 +213,8 @@ class Recorder(TorchFunctionMode):
         node = self._node_for(target, args, kwargs, results, not single)
         # State outside of the graph is written for real, at the same place in the order of calls.
         node.meta["written"] = [nodes[id(t)] for t in operands if storage_key(t) in seen.writes | seen.hidden_writes]
-        node.meta["bumped"] = bool(seen.writes)
+        if written is not None and not torch.is_grad_enabled():
+            node.meta["specs"] = tuple(replace(spec, requires_grad=False) for spec in node.meta["specs"])
         for index, tensor in enumerate(results):
             if id(tensor) not in nodes and not self.values.knows(tensor):
                 self.values.bind(tensor, Value(node, None if single else index))
@@ -208,24 +230,23 @@ class Recorder(TorchFunctionMode):
         before: list[bool],
         written: torch.Tensor,
     ) -> None:
-        base, geometry, base_tensor = self.values.base_of(written)
-        base_node = base.node
+        memory = self.values.memory_of(written)
+        base, geometry, spec = memory.base, memory.geometry, memory.spec
         was = dict(zip(map(id, operands), before, strict=True))
-        external = base_node.op in ("placeholder", "get_attr")
-        if external:
-            what = self.externals.describe(base_node)
+        if base.node.op in ("placeholder", "get_attr"):
             raise CaptureError(
-                f"{name} writes a value that needs a gradient into {what}, in place",
+                f"{name} writes a value that needs a gradient into {self.externals.describe(base.node)}, in place",
                 where=self._where(),
                 hint="write a detached value, or make a new tensor instead of changing this one",
             )
-        if base_tensor.requires_grad and not was[id(written)] and not written.requires_grad:
+        unseen = not torch.is_grad_enabled() or not (was[id(written)] or written.requires_grad)
+        if spec.requires_grad and unseen:
             raise CaptureError(
                 f"{name} changes the data of a value that needs a gradient behind autograd's back",
                 where=self._where(),
-                hint="change the value itself, or a clone of it",
+                hint="change the value itself, with gradients enabled, or change a clone of it",
             )
-        if written.dtype != base_tensor.dtype:
+        if written.dtype != spec.dtype:
             raise CaptureError(
                 f"{name} writes through a view of another dtype", where=self._where(), hint="clone() first"
             )
@@ -235,16 +256,16 @@ class Recorder(TorchFunctionMode):
         whole = nodes[id(written)] if region is None else self.values.node(base)
         args, kwargs = _replaced(args, kwargs, position, whole)
         functional = InPlace(target, position, region, name)
-        node = self._node_for(functional, args, kwargs, [base_tensor], False)
-        if region is not None and written.requires_grad:
-            node.meta["specs"] = (TensorSpec.of(base_tensor),)
-        self.values.write(written, Value(node, None))
+        after = replace(spec, requires_grad=spec.requires_grad or written.requires_grad)
+        node = self._node_for(functional, args, kwargs, [written], False)
+        node.meta["specs"] = (after,)
+        self.values.write(written, Value(node, None), after)
 
     def _is_state(self, tensor: torch.Tensor) -> bool:
         """Memory from outside of the run, written without a gradient (a parameter only under `no_grad`)."""
-        base, _, base_tensor = self.values.base_of(tensor)
-        outside = base.node.op in ("placeholder", "get_attr")
-        return outside and (not tensor.requires_grad or (base_tensor.is_leaf and tensor.is_leaf))
+        memory = self.values.memory_of(tensor)
+        outside = memory.base.node.op in ("placeholder", "get_attr")
+        return outside and (not tensor.requires_grad or (memory.tensor.is_leaf and tensor.is_leaf))
 
     def _node_for(self, target: Any, args: Any, kwargs: Any, specs: list[torch.Tensor], multi: bool) -> fx.Node:
         if isinstance(target, types.MethodDescriptorType) and getattr(torch.Tensor, _name(target), None) is target:
@@ -304,12 +325,14 @@ class Recorder(TorchFunctionMode):
     @contextmanager
     def active(self, module_names: dict[int, str]) -> Iterator[None]:
         """Record: function mode, ATen observer, custom autograd functions, module paths."""
+        thread = threading.get_ident()
 
         def enter(module: torch.nn.Module, _: Any) -> None:
-            self._modules.append(module_names.get(id(module), type(module).__name__))
+            if threading.get_ident() == thread:
+                self._modules.append(module_names.get(id(module), type(module).__name__))
 
         def leave(module: torch.nn.Module, _: Any, __: Any) -> None:
-            if self._modules:
+            if self._modules and threading.get_ident() == thread:
                 self._modules.pop()
 
         recorder = self
@@ -317,7 +340,7 @@ class Recorder(TorchFunctionMode):
         def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
             # The user may have stored `MyFunction.apply` long ago; every path leads through this class.
             native = super(_SingleLevelFunction, cls).apply  # type: ignore[misc]
-            if recorder._busy or kwargs:
+            if recorder._busy or kwargs or threading.get_ident() != thread:
                 return native(*args, **kwargs)
             with torch._C.DisableTorchFunction():
                 return recorder.call(CustomFunction(cls), args, {})
@@ -359,6 +382,8 @@ def _to_fx(value: Any, nodes: dict[int, fx.Node]) -> Any:
         return nodes[id(value)]
     if isinstance(value, torch.Size):
         return tuple(value)
+    if isinstance(value, np.ndarray):
+        return value.copy()  # the user may write to it later
     if isinstance(value, tuple):
         items = [_to_fx(item, nodes) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)

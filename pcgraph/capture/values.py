@@ -8,12 +8,14 @@ capturing, so that an `id` names one tensor only.
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import fx
 
+from ..graph.vertex import TensorSpec
 from .mutation import Geometry, View
 from .observer import storage_key
 
@@ -34,10 +36,13 @@ class _Binding:
 
 
 @dataclass(slots=True)
-class _Memory:
+class Memory:
+    """One storage: its current base value, where that lies, and how often it was written."""
+
     base: Value
     geometry: Geometry
-    tensor: torch.Tensor
+    tensor: torch.Tensor  # the object through which it was first seen
+    spec: TensorSpec
     epoch: int = 0
 
 
@@ -47,7 +52,7 @@ class Values:
     def __init__(self, graph: fx.Graph) -> None:
         self.graph = graph
         self._bound: dict[int, _Binding] = {}
-        self._memory: dict[int, _Memory] = {}
+        self._memory: dict[int, Memory] = {}
         self._items: dict[tuple[fx.Node, int], fx.Node] = {}
         self._last_item: dict[fx.Node, fx.Node] = {}
 
@@ -58,7 +63,7 @@ class Values:
         if key is not None:
             memory = self._memory.get(key)
             if memory is None:
-                self._memory[key] = _Memory(value, Geometry.of(tensor), tensor)
+                self._memory[key] = Memory(value, Geometry.of(tensor), tensor, TensorSpec.of(tensor))
             else:
                 epoch = memory.epoch
         self._bound[id(tensor)] = _Binding(value, tensor, key, epoch)
@@ -87,20 +92,27 @@ class Values:
         binding.value, binding.epoch = Value(node, None), memory.epoch
         return binding.value, True
 
-    def base_of(self, tensor: torch.Tensor) -> tuple[Value, Geometry, torch.Tensor]:
-        """Current base value, its geometry and a tensor object that views all of it."""
+    def memory_of(self, tensor: torch.Tensor) -> Memory:
+        """The memory behind a tensor object."""
         key = self._bound[id(tensor)].storage
         assert key is not None
-        memory = self._memory[key]
-        return memory.base, memory.geometry, memory.tensor
+        return self._memory[key]
 
-    def write(self, tensor: torch.Tensor, value: Value) -> None:
-        """The memory behind `tensor` was written; `value` is its new base."""
-        key = self._bound[id(tensor)].storage
-        assert key is not None
-        memory = self._memory[key]
-        memory.base = value
+    def write(self, tensor: torch.Tensor, value: Value, spec: TensorSpec) -> None:
+        """The memory behind `tensor` was written; `value` is its new base, of this spec."""
+        memory = self.memory_of(tensor)
+        memory.base, memory.spec = value, spec
         memory.epoch += 1
+
+    def seen_memory(self) -> set[int]:
+        """Keys of all storages that values of the graph live in."""
+        return set(self._memory)
+
+    def tensors(self) -> Iterator[tuple[torch.Tensor, Value, int]]:
+        """Every tensor object seen, its value, and how many references this table holds to it."""
+        firsts = {id(memory.tensor) for memory in self._memory.values()}
+        for key, binding in self._bound.items():
+            yield binding.tensor, binding.value, 1 + (key in firsts)
 
     def rebind_shape(self, tensor: torch.Tensor, value: Value) -> None:
         """`tensor` was re-shaped in place (``squeeze_``): same memory, another view of it."""

@@ -1,11 +1,12 @@
 """The command group: which commands there are, and how an error leaves the program.
 
 Exit codes: 0 ok; 1 the check that was asked for failed (not exact); 2 usage or input error;
-3 an error that pcgraph did not foresee; 130 interrupted.
+3 an error that pcgraph did not foresee; 130 interrupted; 141 the reader of the output went away.
 """
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -17,12 +18,13 @@ from ..errors import PCGraphError
 from .demo import demo
 from .inspect import inspect
 from .options import Debug, debugging
-from .terminal import say_error
+from .terminal import discard_stdout, say_error
 from .verify import verify
 
 INPUT_ERROR = 2
 UNFORESEEN = 3
 INTERRUPTED = 130
+READER_GONE = 141
 
 
 class _Commands(TyperGroup):
@@ -33,10 +35,12 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:  # pcgraph inspect ... | head
+            discard_stdout()
+            raise typer.Exit(READER_GONE) from None
         except Exception as error:
-            # typer's own errors (usage, exit) carry their exit code and print themselves; a reader that went away
-            # (`pcgraph inspect ... | head`) is typer's to deal with too.
-            if hasattr(error, "exit_code") or isinstance(error, typer.Abort | BrokenPipeError):
+            # typer's own errors (usage, exit) carry their exit code and print themselves.
+            if hasattr(error, "exit_code") or isinstance(error, typer.Abort):
                 raise
             foreseen = isinstance(error, PCGraphError)
             if debugging(ctx):
@@ -69,8 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None reads ``sys.argv``.
     """
+    code = 0
     try:
         app(args=None if arguments is None else list(arguments), prog_name="pcgraph")
     except SystemExit as exit_:
-        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-    return 0
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    try:
+        sys.stdout.flush()  # here, where a closed pipe can be answered, and not at the interpreter's exit
+    except BrokenPipeError:
+        discard_stdout()
+        return READER_GONE
+    return code

@@ -22,9 +22,10 @@ def demo(
     model: Annotated[list[Model] | None, typer.Option(help="Train only this network; may be repeated.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of every network.")] = None,
     train_images: Annotated[
-        int | None, typer.Option(min=1, help="Use that many training images (fashion-mnist: 6400 unless said).")
+        int | None, typer.Option(min=1, help="Use that many training images (fashion-mnist: 6400 unless given).")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, batches, dropout and the held-back images.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
     report: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the figures as JSON.")] = Path(
         "pcgraph-demo.json"
     ),
@@ -44,6 +45,7 @@ def demo(
         seed=seed,
         epochs=epochs,
         train_images=train_images,
+        threads=threads,
         quick=quick,
     )
     with progress_bar(progress_console()) as progress:

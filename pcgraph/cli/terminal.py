@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.status import Status
@@ -43,3 +46,10 @@ def show(*renderables: RenderableType) -> None:
 def write(text: str) -> None:
     """Print plain text to stdout as it is: JSON, dot, stable text forms."""
     print(text)
+
+
+def discard_stdout() -> None:
+    """Send what is still to be written nowhere: nobody reads it, and Python would complain at its exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -20,9 +20,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten
 
 from ..graph.vertex import Operation, TensorSpec
-from . import opaque, partition
+from . import check, opaque, partition
 from .kinds import Error, operation_key
 from .lines import Line, fresh_name, line_of
+
+_MAX_KINDS = 8192
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class LocalProgram:
         outputs: local name of each output (an operand's name for a pass-through).
         errors: per operand, the local name of the error it receives, or None.
         layouts: per operand, layout of that error.
+        wanted: operands that need an error.
         repeated: operands that autograd would add to more than once, so that the error collected so far must
             enter the local product first: (err + a) + b is not err + (a + b).
         opaque: why the kind could not be traced, or None.
@@ -49,6 +52,7 @@ class LocalProgram:
     errors: tuple[str | None, ...]
     layouts: tuple[TensorSpec | None, ...]
     repeated: frozenset[int]
+    wanted: tuple[int, ...] = ()
     opaque: str | None = None
 
 
@@ -58,6 +62,7 @@ class LocalPrograms:
     def __init__(self) -> None:
         self._cache: dict[Any, LocalProgram] = {}
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self._silent: dict[Any, set[int]] = {}  # operands that an opaque kind has no error for
         self._sums: dict[tuple[TensorSpec, TensorSpec], TensorSpec] = {}
 
     def __len__(self) -> int:
@@ -87,8 +92,14 @@ class LocalPrograms:
         key = (operation_key(operation), operands, places, multi, errors, collected)
         program = self._cache.get(key)
         if program is None:
+            if len(self._cache) >= _MAX_KINDS:
+                self._cache.pop(next(iter(self._cache)))
             program = self._cache[key] = self._build(operation, operands, places, outputs, multi, errors, collected)
         return program
+
+    def forget_opaque(self) -> None:
+        """Build opaque programs anew: more is known of which operands they hand errors to."""
+        self._cache = {key: program for key, program in self._cache.items() if program.opaque is None}
 
     def sum_layout(self, a: TensorSpec, b: TensorSpec) -> TensorSpec:
         """Layout of the sum of two errors."""
@@ -114,8 +125,11 @@ class LocalPrograms:
         errors: tuple[Error, ...],
         collected: tuple[Error, ...],
     ) -> LocalProgram:
-        wanted = [i for i, spec in enumerate(operands) if spec.requires_grad]
+        silent = self._silent.setdefault((operation_key(operation), operands, places), set())
+        wanted = [i for i, spec in enumerate(operands) if spec.requires_grad and i not in silent]
         try:
+            if operation.opaque is not None:
+                raise _Untraceable(operation.opaque)
             with self._fake, torch.enable_grad():
                 values = [self._empty(spec, spec.requires_grad) for spec in operands]
                 self._check(operation, values, places, outputs, multi)
@@ -130,12 +144,16 @@ class LocalPrograms:
                     return results, torch.autograd.grad(roots, [values[i] for i in wanted], arriving, allow_unused=True)
 
                 traced = make_fx(step, tracing_mode="real", _allow_non_fake_inputs=True)(values, arriving)
-            return _program(traced, len(operands), len(outputs), errors, collected, wanted, repeated)
+            program = _program(traced, len(operands), len(outputs), errors, collected, wanted, repeated)
+            difference = check.difference(operation, operands, places, errors, collected, wanted, program)
+            if difference is not None:
+                raise _Untraceable(difference)
+            return program
         except _Untraceable as why:
             reason = str(why)
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        return _opaque_program(operation, operands, places, len(outputs), errors, collected, wanted, reason)
+        return _opaque_program(operation, operands, places, len(outputs), errors, collected, wanted, reason, silent)
 
     @staticmethod
     def _check(
@@ -240,6 +258,7 @@ def _program(
             _layout(gradient[i], arriving_layout) if gradient.get(i) is not None else None for i in range(n_operands)
         ),
         repeated,
+        tuple(wanted),
     )
 
 
@@ -269,6 +288,7 @@ def _opaque_program(
     collected: tuple[Error, ...],
     wanted: list[int],
     reason: str,
+    silent: set[int],
 ) -> LocalProgram:
     """One vertex with an autograd graph of its own: still local, still exact, but closed."""
     names = [f"a{i}" for i in range(len(operands))]
@@ -280,7 +300,11 @@ def _opaque_program(
     predict_line = Line((*outputs, "t0"), f"{key}({literal})", tuple(names), ((key, predict),))
     layouts = [opaque.expected_layout(spec) if i in wanted else None for i, spec in enumerate(operands)]
     learn = opaque.Learn(
-        tuple(j for j, _ in errors), tuple(i for i, _ in collected), tuple(wanted), tuple(layouts[i] for i in wanted)
+        tuple(j for j, _ in errors),
+        tuple(i for i, _ in collected),
+        tuple(wanted),
+        tuple(layouts[i] for i in wanted),
+        silent,
     )
     arriving = [*(f"g{j}" for j, _ in errors), *(f"c{i}" for i, _ in collected)]
     results = tuple(f"t{1 + n}" for n in range(len(wanted)))
@@ -295,5 +319,6 @@ def _opaque_program(
         tuple(results[position[i]] if i in position and errors else None for i in range(len(operands))),
         tuple(layouts),
         frozenset(wanted),
+        tuple(wanted),
         reason,
     )

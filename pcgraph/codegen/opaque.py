@@ -14,6 +14,10 @@ import torch
 from ..graph.vertex import Operation, TensorSpec
 
 
+class Silent(Exception):
+    """An opaque vertex turned out to have no error for one of its operands (now noted in `Learn.silent`)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Predict:
     """Evaluate one vertex on leaves of its own; return its outputs and the little graph to learn with."""
@@ -40,6 +44,7 @@ class Learn:
     collected: tuple[int, ...]
     wanted: tuple[int, ...]
     layouts: tuple[TensorSpec | None, ...]
+    silent: set[int]
 
     def __call__(self, saved: Any, *errors: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         results, leaves = saved
@@ -47,10 +52,11 @@ class Learn:
         gradients = torch.autograd.grad(
             roots, [leaves[i] for i in self.wanted], errors, retain_graph=True, allow_unused=True
         )
-        return tuple(
-            torch.zeros_like(leaves[i]) if g is None else _as_laid_out(g, layout)
-            for g, i, layout in zip(gradients, self.wanted, self.layouts, strict=True)
-        )
+        missing = [i for i, g in zip(self.wanted, gradients, strict=True) if g is None]
+        if missing:
+            self.silent.update(missing)
+            raise Silent
+        return tuple(_as_laid_out(g, layout) for g, layout in zip(gradients, self.layouts, strict=True))
 
 
 def expected_layout(operand: TensorSpec) -> TensorSpec:

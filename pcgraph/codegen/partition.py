@@ -63,18 +63,14 @@ def cut(graph: fx.Graph, errors: set[fx.Node], results: list[fx.Node]) -> tuple[
             stack.extend(node.all_input_nodes)
     # A value that is written later must be read before: then everything free of errors is predicted, in order.
     eager = any(mutates(node) for node in calls if node not in learning)
+    if eager:
+        needed.update(node for node in calls if node not in learning)
     predict, learn = [], []
     for node in calls:
         item = node.target is operator.getitem and node.args[0] in needed
-        if node not in learning and (node in needed or item or (eager and not _is_view(node))):
+        if node not in learning and (node in needed or item):
             predict.append(node)
-            if item:
-                needed.add(node)
+            needed.add(node)
         else:
             learn.append(node)
     return predict, learn
-
-
-def _is_view(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and any(r.alias_info is not None for r in schema.returns)

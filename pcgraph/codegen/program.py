@@ -14,6 +14,7 @@ from ..graph import PCGraph, Ref, Role, TensorSpec
 from ..schedule import Schedule
 from .emit import Emitted, emit
 from .local import LocalPrograms
+from .opaque import Silent
 from .stitch import Stitched, Stitcher
 
 PROGRAMS = LocalPrograms()  # local programs are shared by all networks of the process
@@ -48,6 +49,7 @@ class Program:
         self.learn_lines, self._error_names = self._stitcher.learn(self._default)
         self.saved = self._saved_names(self.learn_lines)
         self._learned: dict[Any, Emitted] = {}
+        self._silenced = False
 
     @cached_property
     def opaque(self) -> dict[str, str]:
@@ -89,8 +91,27 @@ class Program:
             emitted = self._learned[key] = self._emit_learn(layouts, watch)
         return emitted.function
 
+    def run_learning(
+        self, saved: list[Any], errors: list[Any], layouts: tuple[TensorSpec | None, ...], watch: tuple[Ref, ...]
+    ) -> tuple[list[Any], list[Any]]:
+        """Learn once; consumes `saved` and `errors`.
+
+        Whether an opaque vertex hands an error to each of its operands shows only when it learns. Where one does
+        not (a custom function that returns None), the program is stitched anew without that error and run again,
+        so that what autograd leaves at None stays None.
+        """
+        if not self.opaque:
+            return self.learn(layouts, watch)(saved, errors)
+        while True:
+            try:
+                return self.learn(layouts, watch)(list(saved), list(errors))
+            except Silent:
+                PROGRAMS.forget_opaque()
+                self._learned.clear()
+                self._silenced = True
+
     def _emit_learn(self, layouts: tuple[TensorSpec | None, ...], watch: tuple[Ref, ...]) -> Emitted:
-        if layouts == self._default:
+        if layouts == self._default and not self._silenced:
             lines, names = self.learn_lines, self._error_names
         else:
             lines, names = self._stitcher.learn(layouts)

@@ -14,13 +14,15 @@ from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 
+import pcgraph
+
 from ..errors import PCGraphError
 
 
 def environment() -> dict[str, Any]:
     """Versions and machine, as far as they bear on the figures."""
-    versions = {"python": platform.python_version()}
-    for name in ("pcgraph", "torch", "numpy", "scikit-learn"):
+    versions = {"python": platform.python_version(), "pcgraph": pcgraph.__version__}
+    for name in ("torch", "numpy", "scikit-learn"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

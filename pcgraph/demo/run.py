@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -33,6 +34,8 @@ class Settings:
         epochs: for every network; None for each recipe's own.
         batch: images per step.
         train_images: keep that many training images; None for the data set's usual number.
+        threads: of torch. Networks this small gain little from a second one, and on a busy machine the threads
+            spend their time waiting for one another.
         quick: a few steps only, to see that everything runs.
     """
 
@@ -43,6 +46,7 @@ class Settings:
     epochs: int | None = None
     batch: int = 32
     train_images: int | None = None
+    threads: int = 1
     quick: bool = False
 
 
@@ -59,6 +63,15 @@ def run(settings: Settings, progress: Progress) -> dict[str, Any]:
     Raises:
         PCGraphError: the data cannot be loaded, or there are fewer images than one batch needs.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        return _run(settings, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(settings: Settings, progress: Progress) -> dict[str, Any]:
     started = time.perf_counter()
     limit = settings.train_images or TRAIN_IMAGES[settings.data]
     images = load(settings.data, settings.seed, settings.folder, limit)

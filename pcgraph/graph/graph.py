@@ -99,7 +99,7 @@ class PCGraph:
         )
 
     def relays(self, name: str) -> int:
-        """Identity vertices that levelling puts behind a vertex: per value a shared chain, as long as its longest edge."""
+        """Identity vertices that levelling puts behind a vertex: per value one chain, as long as its longest edge."""
         here = self.depth.get(name)
         vertex = self.vertices[name]
         if here is None or vertex.role in (Role.PARAMETER, Role.STATE):
@@ -131,7 +131,7 @@ class PCGraph:
         return to_networkx(self)
 
     def summary(self) -> dict[str, Any]:
-        """Counts for people and JSON: vertices, levels, steps, relays, parameters, opaque, non-differentiable."""
+        """Counts for people and JSON."""
         operations = self.role(Role.OPERATION)
         levels = [self.depth[v.name] for v in operations if v.name in self.depth]
         return {

@@ -2,6 +2,6 @@
 
 from .binding import Binding
 from .compiled import Compiled
-from .network import PCNetwork
+from .network import PCNetwork, network_of
 
-__all__ = ["Binding", "Compiled", "PCNetwork"]
+__all__ = ["Binding", "Compiled", "PCNetwork", "network_of"]

@@ -32,11 +32,11 @@ class Wave(torch.autograd.Function):
     def forward(ctx: Any, compiled: Compiled, values: list[Any], plain: list[Any], *leaves: torch.Tensor) -> Any:
         """Run the prediction; `plain` receives the outputs that carry no gradient."""
         outputs, saved = compiled.program.predict(values)
-        ctx.compiled, ctx.saved = compiled, saved
-        ctx.versions = compiled.versions(saved, outputs)
+        ctx.compiled, ctx.saved, ctx.leaves = compiled, saved, leaves
+        ctx.versions = compiled.versions(saved, outputs, leaves)
         ctx.set_materialize_grads(False)
         plain.extend(outputs[k] for k in compiled.plain_outputs)
-        return tuple(outputs[k] for k in compiled.learning_outputs)
+        return tuple(compiled.presentable(outputs[k], saved) for k in compiled.learning_outputs)
 
     @staticmethod
     def backward(ctx: Any, *errors: torch.Tensor | None) -> Any:
@@ -44,6 +44,8 @@ class Wave(torch.autograd.Function):
         compiled, saved = ctx.compiled, ctx.saved
         if saved is None:
             raise RuntimeError(_FREED)
+        if compiled.stale is not None:
+            raise RuntimeError(compiled.stale)
         compiled.check_versions(saved, ctx.versions)
         if _keeps_graph():
             saved = list(saved)
@@ -53,14 +55,14 @@ class Wave(torch.autograd.Function):
         with torch.no_grad():
             gradients = compiled.learn(saved, errors)
         if differentiate:
-            gradients = refuse_double_backward(gradients)
+            gradients = refuse_double_backward(ctx.leaves, errors, gradients)
         return (None, None, None, *gradients)
 
 
 class _Refuse(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, witness: torch.Tensor, *gradients: torch.Tensor | None) -> Any:
-        return tuple(None if g is None else g.view_as(g) for g in gradients)
+    def forward(ctx: Any, n: int, *tensors: torch.Tensor | None) -> Any:
+        return tuple(None if g is None else g.view_as(g) for g in tensors[n:])
 
     @staticmethod
     def backward(ctx: Any, *errors: Any) -> Any:
@@ -70,11 +72,15 @@ class _Refuse(torch.autograd.Function):
         )
 
 
-def refuse_double_backward(gradients: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor | None, ...]:
-    """The same gradients, which raise `LearnError` when somebody differentiates them."""
+def refuse_double_backward(
+    leaves: tuple[torch.Tensor, ...],
+    errors: tuple[torch.Tensor | None, ...],
+    gradients: tuple[torch.Tensor | None, ...],
+) -> tuple[torch.Tensor | None, ...]:
+    """The same gradients, as a function of what they depend on that raises `LearnError` when it is differentiated."""
+    sources = [t for t in (*leaves, *errors) if t is not None]
     with torch.enable_grad():
-        witness = torch.ones((), requires_grad=True)
-        result: tuple[torch.Tensor | None, ...] = _Refuse.apply(witness, *gradients)
+        result: tuple[torch.Tensor | None, ...] = _Refuse.apply(len(sources), *sources, *gradients)
     return result
 
 

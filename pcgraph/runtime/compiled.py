@@ -22,11 +22,19 @@ class Compiled:
         program: the compiled prediction and learning.
         binding: where the values of its externals come from, and how its outputs form the return value.
         on_errors: called with the watched errors after every learning phase.
+        stale: autograd's complaint if the model writes to a value that learning needs; raised when learning.
     """
 
-    def __init__(self, program: Program, binding: Binding, on_errors: Callable[[dict[Ref, Any]], None]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        binding: Binding,
+        on_errors: Callable[[dict[Ref, Any]], None],
+        stale: str | None = None,
+    ) -> None:
         self.program = program
         self.binding = binding
+        self.stale = stale
         self.watch: tuple[Ref, ...] = ()
         self._on_errors = on_errors
         graph = program.graph
@@ -45,11 +53,6 @@ class Compiled:
         self._n_outputs = len(graph.outputs)
         self._checked: tuple[int, ...] | None = None
 
-    @property
-    def learns(self) -> bool:
-        """Whether any output carries a gradient that the program delivers."""
-        return bool(self.learning_outputs)
-
     # -- running -----------------------------------------------------------------------------------
     def __call__(self, inputs: Sequence[torch.Tensor]) -> Any:
         """Predict, and be ready to learn."""
@@ -59,9 +62,14 @@ class Compiled:
         for k, position in zip(self._given, self._given_positions, strict=True):
             outputs[k] = values[position]
         plain: list[Any] = []
-        learned = Wave.apply(self, values, plain, *leaves)
-        for k, value in zip(self.learning_outputs, learned, strict=True):
-            outputs[k] = value
+        if self.learning_outputs:
+            learned = Wave.apply(self, values, plain, *leaves)
+            for k, value in zip(self.learning_outputs, learned, strict=True):
+                outputs[k] = value
+        else:
+            with torch.no_grad():
+                predicted, _ = self.program.predict(values)
+            plain = [predicted[k] for k in self.plain_outputs]
         for k, value in zip(self.plain_outputs, plain, strict=True):
             outputs[k] = value
         return self.binding.rebuild(outputs)
@@ -76,17 +84,16 @@ class Compiled:
                 arriving.append(error)
         if not arriving:
             return (None,) * len(self._leaf_positions)
-        learn = self.program.learn(tuple(layouts), self.watch)
-        gradients, watched = learn(saved, arriving)
+        gradients, watched = self.program.run_learning(saved, arriving, tuple(layouts), self.watch)
         if self.watch:
             self._on_errors(dict(zip(self.watch, watched, strict=True)))
         return tuple(gradients)
 
     # -- values changed between prediction and learning ---------------------------------------------
-    def versions(self, saved: list[Any], outputs: Sequence[Any]) -> list[int]:
+    def versions(self, saved: list[Any], outputs: Sequence[Any], leaves: Sequence[Any]) -> list[int]:
         """Version counters of the saved values that somebody outside can write to."""
         if self._checked is None:
-            outside = {_memory(t) for t in outputs} | {_memory(t) for t in self.binding.tensors}
+            outside = {_memory(t) for t in (*outputs, *self.binding.tensors, *leaves)}
             inside = {f"x_{name}" for name in self.program.externals}
             self._checked = tuple(
                 i
@@ -94,6 +101,16 @@ class Compiled:
                 if isinstance(value, torch.Tensor) and (name in inside or _memory(value) in outside)
             )
         return [saved[i]._version for i in self._checked]
+
+    def presentable(self, output: torch.Tensor, saved: list[Any]) -> torch.Tensor:
+        """An output that the caller may write to: no view, unless it shares memory with something kept."""
+        if not output._is_view():
+            return output
+        memory = _memory(output)
+        if any(_memory(value) == memory for value in (*saved, *self.binding.tensors)):
+            return output
+        whole = torch.empty(0, dtype=output.dtype, device=output.device)
+        return whole.set_(output.untyped_storage(), output.storage_offset(), output.size(), output.stride())
 
     def check_versions(self, saved: list[Any], versions: list[int]) -> None:
         """Raise as autograd does if a value needed for learning was changed in place since the prediction."""

@@ -19,7 +19,8 @@ from ..graph import PCGraph, Ref
 from ..schedule import Schedule
 from .compiled import Compiled
 
-MAX_PROGRAMS = 64
+MAX_PROGRAMS = 64  # input signatures
+MAX_VARIANTS = 16  # settings of the model per signature
 
 
 class Captures(Protocol):
@@ -91,14 +92,14 @@ class PCNetwork(torch.nn.Module):
         if not torch.is_grad_enabled():
             return self.module(*args, **kwargs)
         inputs, signature = _signature(args, kwargs)
+        if not any(p.requires_grad for p in self.parameters()) and not any(t.requires_grad for t in inputs):
+            return self.module(*args, **kwargs)  # nothing to learn
         capture = self._find(signature)
         if capture is None:
             capture = self._capture(args, kwargs, signature)
         else:
             self._counts["hits"] += 1
         compiled = capture.compiled
-        if not compiled.learns:
-            return self.module(*args, **kwargs)
         if self._watching or compiled.watch:
             compiled.watch = self._watched_refs(compiled.program.graph)
         return compiled(inputs)
@@ -121,7 +122,7 @@ class PCNetwork(torch.nn.Module):
         if not capture.once:
             candidates = self._programs.setdefault(signature, [])
             candidates.insert(0, capture)
-            del candidates[4:]
+            del candidates[MAX_VARIANTS:]
             self._programs.move_to_end(signature)
             while len(self._programs) > MAX_PROGRAMS:
                 self._programs.popitem(last=False)
@@ -167,7 +168,7 @@ class PCNetwork(torch.nn.Module):
         if (target is None) == (loss is None):
             raise PCGraphError("simulate needs a target or a loss, one of them", hint="pass target=y, or loss=function")
         if dtype is not None:
-            twin = PCNetwork(copy.deepcopy(self.module).to(dtype), self._front, dict(self._options))
+            twin = network_of(copy.deepcopy(self.module).to(dtype), self._front, dict(self._options))
 
             def cast(t: torch.Tensor) -> torch.Tensor:
                 return t.detach().to(dtype).requires_grad_(t.requires_grad) if t.is_floating_point() else t
@@ -289,6 +290,11 @@ class PCNetwork(torch.nn.Module):
         """Load the module's state."""
         return self.module.load_state_dict(*args, **kwargs)
 
+    def apply(self, fn: Callable[[torch.nn.Module], None]) -> PCNetwork:
+        """Apply a function to the module and its submodules, e.g. to initialise them."""
+        self.module.apply(fn)
+        return self
+
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.module._load_from_state_dict(*args, **kwargs)
 
@@ -314,10 +320,10 @@ class PCNetwork(torch.nn.Module):
         delattr(self.module, name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PCNetwork:
-        return type(self)(copy.deepcopy(self.module, memo), self._front, dict(self._options))
+        return network_of(copy.deepcopy(self.module, memo), self._front, dict(self._options))
 
     def __reduce__(self) -> Any:
-        return _rebuild, (self.module, self._front, self._options)
+        return network_of, (self.module, self._front, self._options)
 
     def __repr__(self) -> str:
         return f"PCNetwork(\n  {repr(self.module).replace(chr(10), chr(10) + '  ')}\n)"
@@ -338,8 +344,25 @@ def _squared_loss(target: Any) -> Callable[[Any], torch.Tensor]:
     return loss
 
 
-def _rebuild(module: torch.nn.Module, front: Captures, options: dict[str, Any]) -> PCNetwork:
-    return PCNetwork(module, front, options)
+_CONTAINER = ("__len__", "__getitem__", "__setitem__", "__delitem__", "__iter__", "__contains__")
+_classes: dict[tuple[str, ...], type[PCNetwork]] = {}
+
+
+def network_of(module: torch.nn.Module, front: Captures, options: dict[str, Any]) -> PCNetwork:
+    """A network around a module; if the module is a container (`Sequential`), the network is one as well."""
+    names = tuple(name for name in _CONTAINER if hasattr(type(module), name))
+    if names not in _classes:
+        _classes[names] = (
+            type("PCNetwork", (PCNetwork,), {name: _forwarded(name) for name in names}) if names else PCNetwork
+        )
+    return _classes[names](module, front, options)
+
+
+def _forwarded(name: str) -> Callable[..., Any]:
+    def method(self: PCNetwork, *args: Any) -> Any:
+        return getattr(type(self.module), name)(self.module, *args)
+
+    return method
 
 
 def _signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[torch.Tensor], Any]:

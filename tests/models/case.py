@@ -63,7 +63,6 @@ class Case:
         rebatch: arguments -> arguments of another batch size; None where the model has no batch dimension.
         native: the model holds a recurrent kernel that oneDNN would replace by a fused one, which rounds
             differently; compare with oneDNN off.
-        slow: compiles or runs for more than about two seconds; long training runs of it are marked slow.
     """
 
     name: str
@@ -74,7 +73,6 @@ class Case:
     dtypes: tuple[torch.dtype, ...] = FLOATS
     rebatch: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = drop_last_sample
     native: bool = False
-    slow: bool = False
 
     def build(self, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
         """Model, args and kwargs with every floating tensor in `dtype`; the same object stays the same object."""

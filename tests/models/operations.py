@@ -352,3 +352,25 @@ class Losses(nn.Module):
 @MODELS.case()
 def functional_losses() -> Made:
     return Losses(), (torch.randn(5, 6), torch.tensor([0, 3, 1, 2, 1]))
+
+
+@MODELS.case()
+def products() -> Made:
+    """Torch's gradient of a product asks whether a factor is zero, and takes another way if so."""
+
+    def function(x: Tensor, w: Tensor) -> Tensor:
+        dropped = x * torch.tensor([1, 1, 0, 1, 1, 1])
+        rows = torch.stack([x.prod(1), dropped.prod(1), (x * w).prod(1, keepdim=True).squeeze(1)], dim=1)
+        return torch.cat([rows, x.cumprod(1), dropped.cumprod(1), x[:2].prod().expand(x.shape[0], 1)], dim=1)
+
+    return between(function)
+
+
+@MODELS.case()
+def norms() -> Made:
+    def function(x: Tensor, w: Tensor) -> Tensor:
+        orders = [x.norm(p, dim=1) for p in (1, 2, 3, 0.5, float("inf"), -float("inf"), 0)]
+        clipped = x.renorm(2, 0, 1.0)
+        return torch.cat([torch.stack(orders, 1), clipped, x.norm().expand(x.shape[0], 1)], dim=1)
+
+    return between(function)

@@ -23,7 +23,8 @@ class HandRNN(nn.Module):
         self.every_step = every_step
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        h, outputs = self.h0, []
+        h: Tensor = self.h0
+        outputs = []
         for step in x.unbind(1):
             h = torch.tanh(self.w_x(step) + self.w_h(h))
             if self.every_step:
@@ -49,7 +50,8 @@ class HandLSTM(nn.Module):
         self.h0, self.c0 = nn.Parameter(torch.zeros(1, hidden)), nn.Parameter(torch.zeros(1, hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        h, c = self.h0, self.c0
+        h: Tensor = self.h0
+        c: Tensor = self.c0
         for step in x.unbind(1):
             i, f, g, o = (self.w_x(step) + self.w_h(h)).chunk(4, 1)
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)

@@ -377,9 +377,9 @@ def test_main_returns_exit_codes(nets: str, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_reader_that_goes_away_is_no_error(nets: str, tmp_path: Path) -> None:
-    command = f"{sys.executable} -m pcgraph.cli inspect {nets}:make --input 2x4 --format json | true"
+    command = f"{sys.executable} -m pcgraph.cli inspect {nets}:make --input 2x4 --format json; echo $? > code"
     done = subprocess.run(
-        command,
+        f"({command}) | true",
         shell=True,
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -387,8 +387,8 @@ def test_a_reader_that_goes_away_is_no_error(nets: str, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 0
     assert done.stderr == ""
+    assert (tmp_path / "code").read_text() == "141\n"
 
 
 def test_as_a_process(nets: str, tmp_path: Path) -> None:
@@ -410,7 +410,13 @@ def test_as_a_process(nets: str, tmp_path: Path) -> None:
 
 def test_quick_demo(tmp_path: Path) -> None:
     target = tmp_path / "figures.json"
-    result = run("demo", "--quick", "--report", str(target))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        result = run("demo", "--quick", "--report", str(target))
+        assert torch.get_num_threads() == 2  # given back after the demo's own
+    finally:
+        torch.set_num_threads(threads)
     assert result.exit_code == 0, result.stderr
     report = json.loads(target.read_text())
     assert report["exact"] is True
@@ -432,7 +438,9 @@ def test_quick_demo(tmp_path: Path) -> None:
         "batch": 32,
         "quick": True,
     }
+    assert report["machine"]["torch_threads"] == 1
     assert report["versions"]["torch"] == torch.__version__
+    assert report["versions"]["pcgraph"] == pcgraph.__version__
     for title in ("AlexNet-like", "residual", "LSTM"):
         (row,) = [line.split() for line in result.stdout.splitlines() if line.strip().startswith(title + " ")]
         assert row[5:7] == ["0", "0"]

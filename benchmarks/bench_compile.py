@@ -1,0 +1,117 @@
+"""Compile time and its growth with vertices, each model in a fresh process after torch is imported.
+
+    python benchmarks/bench_compile.py --models resnet18 rnn-500 rnn-1000 --json compile.json
+
+A child process imports torch and pcgraph, builds the model, then times ``pcgraph.compile(model, example_inputs=...)``
+(stages apart), the first training step (which makes the learning program) and one more. Microseconds a vertex are
+those of compiling and of what the first step takes longer than the second. The child also checks that the gradients
+equal backprop's to the bit, and reports the largest resident size that it had before that check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def nets() -> dict[str, Callable[[], Any]]:
+    """Model, input and labels by name; imports torch."""
+    import torch
+    from nets import NETS, HandRNN, labels, mlp
+    from torch import nn
+
+    def rnn(steps: int) -> Callable[[], Any]:
+        return lambda: (HandRNN(8, 16), torch.randn(4, steps, 8), labels(4))
+
+    return {
+        "resnet18": NETS["resnet18"].make,
+        **{f"rnn-{steps}": rnn(steps) for steps in (500, 1000, 5000)},
+        "mlp-1000-layers": lambda: (mlp(16, 1000, 16, nn.Tanh), torch.randn(4, 16), labels(4)),
+    }
+
+
+NAMES = ("resnet18", "rnn-500", "rnn-1000", "rnn-5000", "mlp-1000-layers")
+
+
+def child(name: str, threads: int) -> dict[str, Any]:
+    """Runs in its own process."""
+    begin = time.perf_counter()
+    import torch
+
+    imported = time.perf_counter()
+    import pcgraph
+
+    seconds = {"import torch": imported - begin, "import pcgraph": time.perf_counter() - imported}
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    model, x, y = nets()[name]()
+    begin = time.perf_counter()
+    compiled = pcgraph.compile(model, example_inputs=(x,))
+    seconds["compile"] = time.perf_counter() - begin
+
+    def step(call: Callable[..., Any]) -> tuple[float, list[Any]]:
+        model.zero_grad()
+        begin = time.perf_counter()
+        torch.nn.functional.cross_entropy(call(x), y).backward()
+        return time.perf_counter() - begin, [p.grad for p in model.parameters()]
+
+    seconds["first step"], _ = step(compiled)
+    seconds["second step"], mine = step(compiled)
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    model.eval().train()
+    seconds["backprop step"], theirs = step(model)
+    vertices = compiled.graph.summary()["vertices"]
+    return {
+        "model": name,
+        "vertices": vertices,
+        "inference steps": compiled.graph.steps,
+        "seconds": seconds,
+        "stages": getattr(compiled, "timings", {}),
+        "microseconds a vertex": 1e6 * (seconds["compile"] + seconds["first step"] - seconds["second step"]) / vertices,
+        "largest resident bytes": resident,
+        "equal": all(torch.equal(one, two) for one, two in zip(mine, theirs, strict=True)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="compile time of pcgraph in fresh processes")
+    parser.add_argument(
+        "--models", nargs="+", choices=NAMES, default=list(NAMES), metavar="MODEL", help=", ".join(NAMES)
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", metavar="FILE", help="write all figures there")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(child(options.child, options.threads)))
+        return
+    results = []
+    for name in options.models:
+        command = [sys.executable, __file__, "--child", name, "--threads", str(options.threads)]
+        answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        result = json.loads(answer.splitlines()[-1])
+        results.append(result)
+        stages = ", ".join(f"{stage} {s:.2f}" for stage, s in result["stages"].items() if stage != "total")
+        seconds = result["seconds"]
+        print(
+            f"{name:16} {result['vertices']:6} vertices: compile {seconds['compile']:6.2f} s ({stages}), "
+            f"first step {seconds['first step']:.2f} s, {result['microseconds a vertex']:.0f} us a vertex, "
+            f"{result['largest resident bytes'] / 2**20:.0f} MiB; "
+            f"{'gradients equal' if result['equal'] else 'GRADIENTS DIFFER'}",
+            flush=True,
+        )
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(results, file, indent=1)
+    if not all(result["equal"] for result in results):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

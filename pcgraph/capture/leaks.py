@@ -1,0 +1,96 @@
+"""What a capture must not lose sight of: tensors that leave by another way, writes that nobody saw, stale values."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections import Counter
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten
+
+from ..errors import CaptureError
+from .pystate import PythonState
+from .recorder import Recorder
+
+
+def refuse_unseen(recorder: Recorder, state: PythonState) -> None:
+    """Raise for effects that a compiled program could not repeat.
+
+    Raises:
+        CaptureError: memory of the graph was written outside of any recorded call, or random numbers were reseeded.
+    """
+    if recorder.observer.unseen_writes & recorder.values.seen_memory():
+        raise CaptureError(
+            "the model writes to a tensor by a way that torch's function calls do not show (a script function?)",
+            hint="write with ordinary tensor operations",
+        )
+    if state.reseeded is not None:
+        raise CaptureError(
+            f"the model sets the state of torch's random numbers while it runs ({state.reseeded})",
+            hint="seed before the call, or give the operation a torch.Generator of its own",
+        )
+
+
+def refuse_leaks(recorder: Recorder, returned: list[Any]) -> None:
+    """Raise if a value that needs a gradient is still held by somebody after the run, besides in the return value.
+
+    Such a tensor (an auxiliary loss on the model, a hook's list, a hidden state kept for the next call) hangs on the
+    tape's own autograd graph: gradients through it would not reach what comes before the network.
+
+    Args:
+        recorder: after the run.
+        returned: a list that is the only holder of the model's return value.
+
+    Raises:
+        CaptureError: names the operation that made the tensor.
+    """
+    if not _leaked(recorder, returned):
+        return
+    gc.collect()  # what only a dead cycle holds is not held
+    for tensor, origin in _leaked(recorder, returned):
+        meta = origin.node.meta
+        where = f"{meta.get('module_path') or ''} ({meta.get('source')})".strip()
+        raise CaptureError(
+            f"the model keeps a tensor of shape {tuple(tensor.shape)} that needs a gradient besides what it returns",
+            vertex=str(origin.node.name),
+            where=where,
+            hint="return it along with the output, or keep tensor.detach()",
+        )
+
+
+def _leaked(recorder: Recorder, returned: list[Any]) -> list[tuple[torch.Tensor, Any]]:
+    in_result = Counter(id(leaf) for leaf in tree_flatten(returned)[0])
+    found = []
+    for tensor, value, held in recorder.values.tensors():
+        if not tensor.requires_grad or tensor.is_leaf:
+            continue
+        # Two more: the loop's variable and the argument of getrefcount. And one that stands for all of C++'s.
+        held += tensor._use_count() > 1
+        if sys.getrefcount(tensor) > held + in_result[id(tensor)] + 2:
+            found.append((tensor, value))
+    return found
+
+
+def stale_values(outputs: list[torch.Tensor]) -> str | None:
+    """Autograd's own complaint if a value that learning needs was written after it was used, else None.
+
+    The run's autograd graph holds version counters of everything it saved; reading a saved value checks them.
+    """
+    stack: list[Any] = [t.grad_fn for t in outputs if t.grad_fn is not None]
+    seen: set[Any] = set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        stack.extend(child for child, _ in node.next_functions)
+        for name in dir(type(node)):
+            if name.startswith("_saved_"):
+                try:
+                    getattr(node, name)
+                except RuntimeError as error:
+                    if "modified by an inplace operation" in str(error):
+                        return str(error)
+    return None

@@ -1,0 +1,111 @@
+"""Proof of every kind: its local program, run once on real tensors, equals autograd on that one vertex to the bit.
+
+Tracing sees fake tensors, and a few of torch's derivative formulas take another branch on those. A kind that fails
+here becomes opaque instead of being slightly wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..graph.vertex import Operation, TensorSpec
+from .emit import emit
+from .kinds import Error
+
+if TYPE_CHECKING:
+    from .local import LocalProgram
+
+
+def difference(
+    operation: Operation,
+    operands: Sequence[TensorSpec],
+    places: Sequence[int],
+    errors: Sequence[Error],
+    collected: Sequence[Error],
+    wanted: Sequence[int],
+    program: LocalProgram,
+) -> str | None:
+    """What differs, or None. Operands are random; where the operation refuses such data, nothing can be said."""
+    device = next((spec.device for spec in operands), torch.device("cpu"))
+    if not errors or device.type == "meta":
+        return None
+    generator = torch.Generator().manual_seed(len(operands))
+    values = [_sample(spec, generator) for spec in operands]
+    arriving = [_sample(spec, generator) for _, spec in (*errors, *collected)]
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(0)
+        try:
+            expected = _autograd(operation, values, places, errors, collected, wanted, arriving)
+        except Exception:  # random data may lie outside of the domain; the trace was checked against the capture
+            return None
+        torch.manual_seed(0)
+        with torch.no_grad():
+            got = _local(program, [v.clone() for v in values], errors, collected, arriving, len(operands))
+    for name, a, b in zip(_labels(program, wanted), expected, got, strict=True):
+        if (a is None) != (b is None) or (a is not None and b is not None and not _same(a, b)):
+            return f"its trace differs from autograd at {name}"
+    return None
+
+
+def _labels(program: LocalProgram, wanted: Sequence[int]) -> list[str]:
+    return [f"output {j}" for j in range(len(program.outputs))] + [f"the error of operand {i}" for i in wanted]
+
+
+def _sample(spec: TensorSpec, generator: torch.Generator) -> torch.Tensor:
+    """Random numbers, some of them 0, for floating types; zeros, which are valid indices, for integers."""
+    tensor = torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype, device=spec.device)
+    if not (spec.dtype.is_floating_point or spec.dtype.is_complex):
+        return tensor.zero_()
+    if 0 in spec.stride and tensor.numel() > 1:  # expanded memory cannot be filled entry by entry
+        return tensor.fill_(0.75)
+    noise = torch.randn(spec.shape, generator=generator, dtype=torch.complex64 if spec.dtype.is_complex else None)
+    return tensor.copy_(torch.where(noise.abs() < 0.05, 0.0, noise))
+
+
+def _autograd(
+    operation: Operation,
+    values: Sequence[torch.Tensor],
+    places: Sequence[int],
+    errors: Sequence[Error],
+    collected: Sequence[Error],
+    wanted: Sequence[int],
+    arriving: Sequence[torch.Tensor],
+) -> list[torch.Tensor | None]:
+    leaves = [v.clone().requires_grad_(i in wanted) for i, v in enumerate(values)]
+    with torch.enable_grad():
+        result = operation(*(leaves[place] for place in places))
+        results = [result] if isinstance(result, torch.Tensor) else list(result)
+        roots = [results[j] for j, _ in errors] + [leaves[i] for i, _ in collected]
+        gradients = torch.autograd.grad(roots, [leaves[i] for i in wanted], arriving, allow_unused=True)
+    return [*(r.detach() for r in results), *gradients]
+
+
+def _local(
+    program: LocalProgram,
+    values: list[torch.Tensor],
+    errors: Sequence[Error],
+    collected: Sequence[Error],
+    arriving: Sequence[torch.Tensor],
+    n: int,
+) -> list[torch.Tensor | None]:
+    names = [f"a{i}" for i in range(n)]
+    arrivals = [*(f"g{j}" for j, _ in errors), *(f"c{i}" for i, _ in collected)]
+    results = [name or "None" for name in (*program.outputs, *(program.errors[i] for i in program.wanted))]
+    arguments = [("values", names), ("errors", arrivals)]
+    function = emit("check", arguments, [*program.predict, *program.learn], [tuple(results)]).function
+    found = function(values, list(arriving))
+    return list(found)
+
+
+def _same(a: torch.Tensor, b: Any) -> bool:
+    if a.dtype != b.dtype or a.shape != b.shape or a.layout is not b.layout:
+        return False
+    if a.layout is not torch.strided:
+        return torch.equal(a.to_dense(), b.to_dense())
+    if a.is_complex():
+        a, b = torch.view_as_real(a), torch.view_as_real(b)
+    return torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)) and torch.equal(a.isnan(), b.isnan())
