@@ -17,7 +17,8 @@ from ..errors import CaptureError
 from .captured import Captured, OutputSpec
 from .externals import Externals, names_of
 from .guards import Guards
-from .leaks import refuse_leaks, refuse_unseen, stale_values
+from .leaks import open_dataclasses, refuse_leaks, refuse_unseen, stale_values
+from .mutation import dense_copy
 from .pystate import PythonState
 from .recorder import Recorder
 from .recurrent import UNROLLED
@@ -54,7 +55,7 @@ def capture(
     for leaf in leaves:
         if isinstance(leaf, torch.Tensor):
             if id(leaf) not in standing:
-                standing[id(leaf)] = leaf.detach().requires_grad_(leaf.requires_grad)
+                standing[id(leaf)] = _stand_in(leaf)
                 inputs.append(standing[id(leaf)])
             run_leaves.append(standing[id(leaf)])
         else:
@@ -72,6 +73,7 @@ def capture(
     with _undisturbed(externals), recorder.active(paths), state.watching():
         returned = [model(*run_args, **run_kwargs)]
     refuse_unseen(recorder, state)
+    open_dataclasses(returned)
     refuse_leaks(recorder, returned)
     after, after_spec = tree_flatten((run_args, run_kwargs))
     if after_spec != spec or any(a is not b for a, b in zip(after, run_leaves, strict=True)):
@@ -92,6 +94,12 @@ def capture(
     return Captured(
         type(model).__name__, graph, dict(externals.admitted), outputs, guards, tuple(dict.fromkeys(once)), stale
     )
+
+
+def _stand_in(tensor: torch.Tensor) -> torch.Tensor:
+    """What the run sees of an input: the same memory on a tape of its own; a leaf if and only if the input is one."""
+    alias = tensor.detach().requires_grad_(tensor.requires_grad)
+    return alias if tensor.is_leaf else dense_copy(alias)
 
 
 def comparable(leaf: Any) -> bool:

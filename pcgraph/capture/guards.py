@@ -29,6 +29,8 @@ def torch_state() -> tuple[Any, ...]:
         torch._C._len_torch_dispatch_stack(),
         len(_module._global_forward_hooks),
         len(_module._global_forward_pre_hooks),
+        len(_module._global_backward_hooks),
+        len(_module._global_backward_pre_hooks),
     )
 
 

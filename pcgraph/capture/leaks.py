@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import sys
 from collections import Counter
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import register_dataclass, tree_flatten
 
 from ..errors import CaptureError
 from .pystate import PythonState
@@ -60,6 +61,16 @@ def refuse_leaks(recorder: Recorder, returned: list[Any]) -> None:
         )
 
 
+def open_dataclasses(returned: list[Any]) -> None:
+    """Make the dataclasses in a return value known to torch's pytrees, so that their tensors are seen."""
+    while True:
+        classes = {type(leaf) for leaf in tree_flatten(returned)[0] if dataclasses.is_dataclass(leaf)}
+        if not classes:
+            return
+        for cls in classes:
+            register_dataclass(cls)
+
+
 def _leaked(recorder: Recorder, returned: list[Any]) -> list[tuple[torch.Tensor, Any]]:
     in_result = Counter(id(leaf) for leaf in tree_flatten(returned)[0])
     found = []
@@ -67,7 +78,7 @@ def _leaked(recorder: Recorder, returned: list[Any]) -> list[tuple[torch.Tensor,
         if not tensor.requires_grad or tensor.is_leaf:
             continue
         # Two more: the loop's variable and the argument of getrefcount. And one that stands for all of C++'s.
-        held += tensor._use_count() > 1
+        held += tensor._use_count() > 1  # type: ignore[attr-defined]
         if sys.getrefcount(tensor) > held + in_result[id(tensor)] + 2:
             found.append((tensor, value))
     return found

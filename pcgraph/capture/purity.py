@@ -66,18 +66,14 @@ def impure_call(function: Any) -> str | None:
     return f"{cls.__module__}.{name}()"
 
 
-_STATEFUL_CODE = {
-    ("os.py", "_Environ.__getitem__"): "os.environ",
-    ("os.py", "_Environ.__contains__"): "os.environ",
-    ("os.py", "_Environ.__iter__"): "os.environ",
-    ("os.py", "getenv"): "os.environ",
-}
+_ENVIRONMENT = {"_Environ.__getitem__", "_Environ.__iter__", "getenv"}
 _RESEEDING = {"manual_seed", "seed", "set_rng_state", "fork_rng", "manual_seed_all"}
 
 
 def reads_environment(filename: str, qualname: str) -> str | None:
     """The name of outside state that a standard-library function reads, if it does."""
-    return _STATEFUL_CODE.get((os.path.basename(filename), qualname))
+    in_os = os.path.basename(filename) == "os.py" or filename == "<frozen os>"
+    return "os.environ" if in_os and qualname in _ENVIRONMENT else None
 
 
 def reseeds(filename: str, name: str) -> bool:

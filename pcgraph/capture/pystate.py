@@ -53,6 +53,7 @@ class PythonState:
         self._names: list[str] = []
         self._importing = 0
         self._modules: set[types.ModuleType] = set()
+        self._types: set[type] = set()
         self.reseeded: str | None = None
         self._keys: list[list[Any]] = []
         self._values: list[Any] = []
@@ -149,11 +150,7 @@ class PythonState:
             return []
         attributes = _ClassDict(cls)
         self._snapshot(attributes, f"class {cls.__qualname__}")
-        plain = [
-            (v, f"{name}.{k}")
-            for k, v in vars(cls).items()
-            if not k.startswith("__") and not isinstance(v, types.FunctionType)
-        ]
+        plain = [(v, f"{name}.{k}") for k, v in vars(cls).items() if not k.startswith("__") and not _is_plain(v)]
         return [*plain, *((base, base.__qualname__) for base in cls.__bases__)]
 
     def _open_object(self, item: Any, name: str) -> Iterable[tuple[Any, str]]:
@@ -163,6 +160,9 @@ class PythonState:
         attributes = getattr(item, "__dict__", None)
         slots = [s for c in type(item).__mro__ for s in _as_tuple(c.__dict__.get("__slots__", ()))]
         inner: list[tuple[Any, str]] = []
+        if isinstance(item, torch.nn.Module) and type(item) not in self._types:
+            self._types.add(type(item))
+            self._snapshot(_Forward(type(item)), f"{type(item).__qualname__}.forward")
         if slots:
             named = [slot for slot in slots if slot not in ("__weakref__", "__dict__")]
             inner += [(getattr(item, slot, None), f"{name}.{slot}") for slot in named]
@@ -224,13 +224,13 @@ class PythonState:
                 self._reason(f"calls {what} ({code.co_filename}:{frame.f_lineno})")
 
     def _enter(self, frame: types.FrameType, code: types.CodeType) -> None:
+        environment = reads_environment(code.co_filename, code.co_qualname)
+        if environment is not None:
+            self._reason(f"reads {environment}")
         if is_internal(code.co_filename):
             if reseeds(code.co_filename, code.co_name):
                 self.reseeded = f"torch's {code.co_name}()"
             return
-        environment = reads_environment(code.co_filename, code.co_qualname)
-        if environment is not None:
-            self._reason(f"reads {environment}")
         impure = impure_file(code.co_filename)
         if impure is not None:
             if impure:
@@ -300,6 +300,12 @@ def _is_code(value: Any) -> bool:
     return isinstance(value, types.ModuleType | types.FunctionType | types.BuiltinFunctionType | type)
 
 
+def _is_plain(value: Any) -> bool:
+    """A function without state of its own."""
+    function = isinstance(value, types.FunctionType)
+    return function and not (value.__defaults__ or value.__kwdefaults__ or value.__closure__ or vars(value))
+
+
 def _elements(container: Any) -> Iterable[Any]:
     return container.values() if isinstance(container, dict | types.MappingProxyType) else container
 
@@ -350,6 +356,19 @@ class _Names:
     def __iter__(self) -> Iterator[Any]:
         missing = self
         return (self._scope.get(name, missing) for name in self._names)
+
+
+class _Forward:
+    """The forward method of a module class, its own or inherited, torch's own classes included."""
+
+    def __init__(self, cls: type[torch.nn.Module]) -> None:
+        self._cls = cls
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self._cls.forward
 
 
 class _Defaults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -18,6 +19,8 @@ from .opaque import Silent
 from .stitch import Stitched, Stitcher
 
 PROGRAMS = LocalPrograms()  # local programs are shared by all networks of the process
+
+_lock = threading.RLock()  # tracing is not safe on several threads
 
 Learn = Callable[[list[Any], list[Any]], tuple[list[Any], list[Any]]]
 
@@ -43,10 +46,11 @@ class Program:
         outside = [v for v in self.graph.vertices.values() if v.role in leaf_roles]
         self.externals = tuple(v.name for v in outside)
         self.leaves = tuple(v.name for v in outside if v.differentiable and v.role is not Role.STATE)
-        self._stitcher = Stitcher(schedule, PROGRAMS)
-        self._default = tuple(_contiguous(self.graph.spec(ref)) for ref in self.graph.outputs)
-        self.predict_lines: Stitched = self._stitcher.predict(self._default)
-        self.learn_lines, self._error_names = self._stitcher.learn(self._default)
+        with _lock:
+            self._stitcher = Stitcher(schedule, PROGRAMS)
+            self._default = tuple(_contiguous(self.graph.spec(ref)) for ref in self.graph.outputs)
+            self.predict_lines: Stitched = self._stitcher.predict(self._default)
+            self.learn_lines, self._error_names = self._stitcher.learn(self._default)
         self.saved = self._saved_names(self.learn_lines)
         self._learned: dict[Any, Emitted] = {}
         self._silenced = False
@@ -88,7 +92,8 @@ class Program:
         key = (layouts, watch)
         emitted = self._learned.get(key)
         if emitted is None:
-            emitted = self._learned[key] = self._emit_learn(layouts, watch)
+            with _lock:
+                emitted = self._learned[key] = self._emit_learn(layouts, watch)
         return emitted.function
 
     def run_learning(

@@ -31,9 +31,10 @@ class Wave(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, compiled: Compiled, values: list[Any], plain: list[Any], *leaves: torch.Tensor) -> Any:
         """Run the prediction; `plain` receives the outputs that carry no gradient."""
+        given = list(values) if compiled.first else ()
         outputs, saved = compiled.program.predict(values)
         ctx.compiled, ctx.saved, ctx.leaves = compiled, saved, leaves
-        ctx.versions = compiled.versions(saved, outputs, leaves)
+        ctx.versions = compiled.versions(saved, outputs, given)
         ctx.set_materialize_grads(False)
         plain.extend(outputs[k] for k in compiled.plain_outputs)
         return tuple(compiled.presentable(outputs[k], saved) for k in compiled.learning_outputs)

@@ -53,6 +53,11 @@ class Compiled:
         self._n_outputs = len(graph.outputs)
         self._checked: tuple[int, ...] | None = None
 
+    @property
+    def first(self) -> bool:
+        """Whether it is not known yet which saved values share memory with what the caller holds."""
+        return self._checked is None
+
     # -- running -----------------------------------------------------------------------------------
     def __call__(self, inputs: Sequence[torch.Tensor]) -> Any:
         """Predict, and be ready to learn."""
@@ -90,10 +95,10 @@ class Compiled:
         return tuple(gradients)
 
     # -- values changed between prediction and learning ---------------------------------------------
-    def versions(self, saved: list[Any], outputs: Sequence[Any], leaves: Sequence[Any]) -> list[int]:
+    def versions(self, saved: list[Any], outputs: Sequence[Any], given: Sequence[Any]) -> list[int]:
         """Version counters of the saved values that somebody outside can write to."""
         if self._checked is None:
-            outside = {_memory(t) for t in (*outputs, *self.binding.tensors, *leaves)}
+            outside = {_memory(t) for t in (*outputs, *given)}
             inside = {f"x_{name}" for name in self.program.externals}
             self._checked = tuple(
                 i
