@@ -75,7 +75,8 @@ def _leaked(recorder: Recorder, returned: list[Any]) -> list[tuple[torch.Tensor,
     in_result = Counter(id(leaf) for leaf in tree_flatten(returned)[0])
     found = []
     for tensor, value, held in recorder.values.tensors():
-        if not tensor.requires_grad or tensor.is_leaf:
+        outside = value.node.op in ("placeholder", "get_attr")
+        if not tensor.requires_grad or tensor.is_leaf or outside:
             continue
         # Two more: the loop's variable and the argument of getrefcount. And one that stands for all of C++'s.
         held += tensor._use_count() > 1  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Inputs that go wrong: each behaves as the plain model does, captures again, or raises an error that says what to do."""
+"""Inputs that go wrong: each behaves as the plain model does, captures again, or raises an error with the way out."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def both() -> tuple[nn.Module, pcgraph.PCNetwork]:
 )
 def test_wrong_arguments_raise_what_the_model_raises(call: Callable[[nn.Module], object]) -> None:
     plain, network = both()
-    with pytest.raises(Exception) as theirs:  # noqa: B017, PT011 - whatever the model raises is the expectation
+    with pytest.raises(Exception) as theirs:
         call(plain)
     before = {k: v.clone() for k, v in network.state_dict().items()}
     with pytest.raises(type(theirs.value)) as ours:

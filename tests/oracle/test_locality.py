@@ -2,7 +2,8 @@
 
 Every line of the compiled learning program belongs to one vertex. It may read only: errors that arrived at that
 vertex's own outputs; values of that vertex and of its operands; its own temporaries; and the error collected so far
-at its operands, which it adds to. Nothing else, and it may write only temporaries of its own and errors of its operands.
+at its operands, which it adds to. Nothing else; and it may write only temporaries of its own and errors of its
+operands.
 """
 
 from __future__ import annotations

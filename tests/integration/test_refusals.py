@@ -1,0 +1,221 @@
+"""What could be silently wrong is refused, with the line and the way out; found by trying to break pcgraph."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import pcgraph
+from pcgraph.errors import CaptureError
+from tests.integration.test_misuse import assert_same_step
+
+X = torch.linspace(-1, 1, 12).reshape(3, 4)
+
+
+class Base(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = nn.Linear(4, 4)
+
+
+class WritesUnseen(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.fc(x)
+        with torch.no_grad():
+            y.mul_(2)
+        return y
+
+
+class HidesParameters(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.triplet_margin_with_distance_loss(
+            x, x + 1, x - 1, distance_function=lambda a, b: self.fc(a - b).norm()
+        )
+
+
+class KeepsLoss(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.fc(x)
+        self.auxiliary = y.square().sum()
+        return y
+
+
+class Reseeds(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(1)
+        return F.dropout(self.fc(x))
+
+
+class ReturnsASet(Base):
+    def forward(self, x: torch.Tensor) -> object:
+        return self.fc(x), {1, 2}
+
+
+class ChangesItsArgument(Base):
+    def forward(self, x: list[torch.Tensor]) -> torch.Tensor:
+        x.append(x[0])
+        return self.fc(x[0])
+
+
+class Differentiates(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(self.fc(x).sum(), x, create_graph=True)[0]
+
+
+class WritesItsInput(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(F.relu(x, inplace=True))
+
+
+class Lazy(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.LazyLinear(3)  # type: ignore[assignment]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "argument", "message"),
+    [
+        (WritesUnseen, X, "behind autograd's back"),
+        (HidesParameters, X, "a function of the user's"),
+        (KeepsLoss, X, "keeps a tensor"),
+        (Reseeds, X, "random numbers"),
+        (ReturnsASet, X, "returns a set"),
+        (ChangesItsArgument, [X], "container among its arguments"),
+        (Differentiates, X, "require a gradient"),
+        (WritesItsInput, (X * 1).requires_grad_() * 1, "in place"),
+        (Lazy, X, "no shape yet"),
+    ],
+    ids=lambda v: v.__name__ if isinstance(v, type) else "",
+)
+def test_refused(make: Callable[[], nn.Module], argument: object, message: str) -> None:
+    rng = torch.get_rng_state()
+    network = pcgraph.compile(make())
+    rng = torch.get_rng_state()
+    with pytest.raises(CaptureError, match=message) as error:
+        network(argument)
+    assert error.value.hint
+    assert torch.equal(torch.get_rng_state(), rng)
+
+
+# -- Python state that a run reads: the next call sees the change -------------------------------------------
+FLAG = {"scale": 1.0}
+
+
+@dataclass
+class Config:
+    scale: float = 1.0
+
+
+class Reads(Base):
+    kind = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.items, self.config = 1.0, [1.0], Config()
+        self.options = {"scale": 1.0}
+        self.array = np.array([1.0])
+        self.function = lambda x: x * 1.0
+
+    def forward(self, x: torch.Tensor, extra: list[float] = [1.0]) -> torch.Tensor:  # noqa: B006
+        s = self.scale * self.items[-1] * self.config.scale * self.options["scale"] * float(self.array[0]) * self.kind
+        s *= FLAG["scale"] * extra[0] * float(os.environ.get("PCGRAPH_TEST_SCALE", "1"))
+        return self.function(self.fc(x)) * s
+
+
+def _environ() -> None:
+    os.environ["PCGRAPH_TEST_SCALE"] = "3"
+
+
+CHANGES: dict[str, Callable[[Reads], object]] = {
+    "attribute": lambda m: setattr(m, "scale", 2.0),
+    "list element": lambda m: m.items.append(2.0),
+    "dict value": lambda m: m.options.update(scale=2.0),
+    "nested object": lambda m: setattr(m.config, "scale", 2.0),
+    "array": lambda m: m.array.fill(2.0),
+    "function": lambda m: setattr(m, "function", lambda x: x * 2.0),
+    "class attribute": lambda m: setattr(Reads, "kind", 2.0),
+    "global": lambda m: FLAG.update(scale=2.0),
+    "default": lambda m: Reads.forward.__defaults__[0].__setitem__(0, 2.0),  # type: ignore[index]
+    "environment": lambda m: _environ(),
+    "method": lambda m: setattr(m, "forward", lambda x: m.fc(x) * 5),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_state_is_guarded(change: str) -> None:
+    model = Reads()
+    network = pcgraph.compile(model)
+    try:
+        for _ in range(2):
+            assert_same_step(model, network, X)
+            CHANGES[change](model)
+            assert_same_step(model, network, X)
+    finally:
+        FLAG["scale"], Reads.kind = 1.0, 1.0
+        Reads.forward.__defaults__[0][0] = 1.0  # type: ignore[index]
+        os.environ.pop("PCGRAPH_TEST_SCALE", None)
+
+
+class Draws(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x) * (1 + random.random()) if random.random() < 2 else x
+
+
+class Counts(Base):
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.fc(x) * self.calls
+
+
+class Branches(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.fc(x)
+        return y * 2 if y.sum() > 0 else y * x.mean().item()
+
+
+@pytest.mark.parametrize("make", [Draws, Counts, Branches])
+def test_what_cannot_be_guarded_is_captured_at_every_call(make: type[Base]) -> None:
+    import copy
+
+    plain = make()
+    network = pcgraph.compile(copy.deepcopy(plain))
+    for step in range(3):
+        for call in (plain, network):
+            random.seed(step)
+            call.zero_grad()
+            call(X).square().sum().backward()
+        assert torch.equal(plain.fc.weight.grad, network.fc.weight.grad)
+    info = network.cache_info()
+    assert info["captures"] == 3 and info["programs"] == 0 and info["once"]
+
+
+def test_errors_reach_every_layer_around() -> None:
+    """A network inside of a larger model hands the right error to what comes before, in every layout."""
+    torch.manual_seed(0)
+    before, inner, after = nn.Linear(4, 4), nn.Sequential(nn.Tanh(), nn.Linear(4, 4)), nn.Linear(4, 2)
+    network = pcgraph.compile(inner)
+    for arrange in (lambda t: t, lambda t: t.t().contiguous().t(), lambda t: t.sum().expand(3, 4)):
+        grads = []
+        for call in (inner, network):
+            before.zero_grad()
+            after.zero_grad()
+            inner.zero_grad()
+            after(call(arrange(before(X)))).sum().backward()
+            grads.append([p.grad.clone() for m in (before, inner, after) for p in m.parameters()])
+        assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
