@@ -99,7 +99,10 @@ def capture(
 def _stand_in(tensor: torch.Tensor) -> torch.Tensor:
     """What the run sees of an input: the same memory on a tape of its own; a leaf if and only if the input is one."""
     alias = tensor.detach().requires_grad_(tensor.requires_grad)
-    return alias if tensor.is_leaf else dense_copy(alias)
+    if tensor.is_leaf or tensor.layout is not torch.strided:
+        return alias
+    overlapping = any(s == 0 and n > 1 for s, n in zip(tensor.stride(), tensor.shape, strict=True))
+    return alias if overlapping else dense_copy(alias)
 
 
 def comparable(leaf: Any) -> bool:
