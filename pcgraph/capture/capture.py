@@ -119,8 +119,10 @@ def _finish(graph: fx.Graph, recorder: Recorder, result: Any) -> tuple[OutputSpe
     described: list[tuple[int | None, Any]] = []
     for leaf in leaves:
         if isinstance(leaf, torch.Tensor):
-            described.append((len(tensors), None))
-            tensors.append(recorder.output(leaf))
+            node = recorder.output(leaf)
+            if node not in tensors:  # a tensor that is returned twice is one output: its errors add up in the engine
+                tensors.append(node)
+            described.append((tensors.index(node), None))
         elif comparable(leaf) or isinstance(leaf, enum.Enum):
             described.append((None, leaf))
         else:

@@ -25,6 +25,7 @@ from .kinds import Error, operation_key
 from .lines import Line, fresh_name, line_of
 
 _MAX_KINDS = 8192
+_LOOKS_AT_DATA = ("prod", "cumprod")  # the derivative asks whether a factor is 0, and takes another way if so
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ class LocalPrograms:
         silent = self._silent.setdefault((operation_key(operation), operands, places), set())
         wanted = [i for i, spec in enumerate(operands) if spec.requires_grad and i not in silent]
         try:
+            if operation.name in _LOOKS_AT_DATA:
+                raise _Untraceable("torch's derivative of it looks at the data")
             if operation.opaque is not None:
                 raise _Untraceable(operation.opaque)
             with self._fake, torch.enable_grad():

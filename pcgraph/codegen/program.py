@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..errors import LearnError
+from ..errors import GraphError, LearnError
 from ..graph import PCGraph, Ref, Role, TensorSpec
 from ..schedule import Schedule
 from .emit import Emitted, emit
@@ -40,6 +40,8 @@ class Program:
     """
 
     def __init__(self, schedule: Schedule) -> None:
+        if len(set(schedule.graph.outputs)) != len(schedule.graph.outputs):
+            raise GraphError("two outputs are the same value", hint="list it once and repeat it when rebuilding")
         self.schedule = schedule
         self.graph: PCGraph = schedule.graph
         leaf_roles = (Role.INPUT, Role.PARAMETER, Role.STATE)

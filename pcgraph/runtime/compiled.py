@@ -40,8 +40,10 @@ class Compiled:
         graph = program.graph
         learning, plain, given = [], [], []
         for k, ref in enumerate(graph.outputs):
-            if graph[ref.vertex].role in _LEAF_ROLES:
-                given.append(k)  # the caller's own tensor: handed back as it is
+            if graph[ref.vertex].role in _LEAF_ROLES and len(graph.uses[ref.vertex]) < 2:
+                given.append(
+                    k
+                )  # the caller's own tensor, handed back as it is; the engine adds at most one error to it
             elif graph.carries_error(ref):
                 learning.append(k)
             else:

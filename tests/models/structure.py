@@ -391,3 +391,19 @@ class Unlearned(nn.Module):
 @MODELS.case()
 def no_grad_region() -> Made:
     return Unlearned(), (torch.randn(4, 6),)
+
+
+class HandsThrough(nn.Module):
+    """Returns an input whose gradient is asked for, and reads it three times as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, torch.tanh(self.one(x)) * torch.sin(self.two(x)) + torch.tanh(x)
+
+
+@MODELS.case()
+def input_among_the_outputs() -> Made:
+    return HandsThrough(), (torch.randn(4, 6, requires_grad=True),)

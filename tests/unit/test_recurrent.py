@@ -325,7 +325,6 @@ def test_refuses_before_it_computes(kind: str) -> None:
         return result
 
     assert ask(x, states, flat) is not NotImplemented
-    assert ask(x.to("meta"), [s.to("meta") for s in states], [w.to("meta") for w in flat]) is NotImplemented
     assert ask(x[:0], states, flat) is NotImplemented
     assert ask(x[0], states, flat) is NotImplemented
     assert ask(x[0, 0], states, flat) is NotImplemented
