@@ -55,7 +55,10 @@ class PythonState:
         self._modules: set[types.ModuleType] = set()
         self._types: set[type] = set()
         self.reseeded: str | None = None
-        self._iterables: list[Any] = []  # the containers' elements
+        self._empty: list[Any] = []
+        self._filled: list[Any] = []
+        self._filled_lengths: list[int] = []
+        self._iterables: list[Any] = []  # the elements of the filled ones
         self._keyed: list[Any] = []  # dicts with something in them
         self._keys: list[list[Any]] = []
         self._values: list[Any] = []
@@ -68,7 +71,9 @@ class PythonState:
     def unchanged(self) -> bool:
         """Whether everything that was read is still what it was. Loops run in C: tens of microseconds."""
         try:
-            if list(map(len, self._containers)) != self._lengths or list(map(list, self._keyed)) != self._keys:
+            if any(self._empty) or list(map(len, self._filled)) != self._filled_lengths:
+                return False
+            if list(map(list, self._keyed)) != self._keys:
                 return False
             current = list(chain.from_iterable(self._iterables))
         except RuntimeError:  # changed while iterating
@@ -184,6 +189,11 @@ class PythonState:
         self._containers.append(container)
         self._names.append(name)
         self._lengths.append(len(container))
+        if not len(container) and isinstance(container, dict | list | set | collections.deque):
+            self._empty.append(container)  # most of a module's containers are its empty tables of hooks
+            return
+        self._filled.append(container)
+        self._filled_lengths.append(len(container))
         mapping = isinstance(container, dict | types.MappingProxyType)
         self._iterables.append(container.values() if mapping else container)  # a view of a dict stays current
         if mapping and container:

@@ -92,10 +92,10 @@ class PCNetwork(torch.nn.Module):
         if not torch.is_grad_enabled():
             return self.module(*args, **kwargs)
         inputs, signature = _signature(args, kwargs)
-        if not any(p.requires_grad for p in self.parameters()) and not any(t.requires_grad for t in inputs):
-            return self.module(*args, **kwargs)  # nothing to learn
         capture = self._find(signature)
         if capture is None:
+            if not any(t.requires_grad for t in (*self.parameters(), *inputs)):
+                return self.module(*args, **kwargs)  # nothing to learn
             capture = self._capture(args, kwargs, signature)
         else:
             self._counts["hits"] += 1

@@ -284,3 +284,16 @@ class WritesInput(nn.Module):
 @MODELS.case()
 def input_changed_in_place() -> Made:
     return WritesInput(), (2 * torch.randn(4, 6),)
+
+
+@MODELS.case()
+def detached_alias_of_a_written_base() -> Made:
+    """A detached alias sees later writes to its base, and stays detached."""
+
+    def function(x: Tensor, w: Tensor) -> Tensor:
+        base = x + w
+        alias, row = base.detach(), base.detach()[:, :3]
+        base.mul_(2).add_(x)
+        return torch.cat([alias.sin(), row.cos(), base.tanh()], dim=1)
+
+    return between(function)
