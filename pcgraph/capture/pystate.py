@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .containers import ArrayBytes, Cells, ClassDict, Defaults, Forward, Globals, Slots
 from .purity import impure_call, impure_file, reads_environment, reseeds
 from .recorder import is_internal
 
@@ -129,11 +130,11 @@ class PythonState:
         if isinstance(item, types.FunctionType):
             self._covered.add(item.__code__)
             if is_internal(item.__code__.co_filename):
-                return [(cell, name) for cell in _Cells(item.__closure__ or ())]  # a decorator of torch's
-            self._snapshot(_Defaults(item), f"defaults of {item.__qualname__}")
+                return [(cell, name) for cell in Cells(item.__closure__ or ())]  # a decorator of torch's
+            self._snapshot(Defaults(item), f"defaults of {item.__qualname__}")
             parts: list[tuple[Any, str]] = [(item.__defaults__, name), (item.__kwdefaults__, name), (vars(item), name)]
             if item.__closure__:
-                cells = _Cells(item.__closure__)
+                cells = Cells(item.__closure__)
                 self._snapshot(cells, f"closure of {item.__qualname__}")
                 parts += [(value, f"{name}.{n}") for value, n in zip(cells, item.__code__.co_freevars, strict=False)]
             return parts
@@ -151,25 +152,25 @@ class PythonState:
     def _open_class(self, cls: type, name: str) -> Iterable[tuple[Any, str]]:
         if not _is_users(cls.__module__):
             return []
-        attributes = _ClassDict(cls)
+        attributes = ClassDict(cls)
         self._snapshot(attributes, f"class {cls.__qualname__}")
         plain = [(v, f"{name}.{k}") for k, v in vars(cls).items() if not k.startswith("__") and not _is_plain(v)]
         return [*plain, *((base, base.__qualname__) for base in cls.__bases__)]
 
     def _open_object(self, item: Any, name: str) -> Iterable[tuple[Any, str]]:
         if isinstance(item, np.ndarray) and item.dtype != object:
-            self._snapshot(_Array(item), name)
+            self._snapshot(ArrayBytes(item), name)
             return []
         attributes = getattr(item, "__dict__", None)
         slots = [s for c in type(item).__mro__ for s in _as_tuple(c.__dict__.get("__slots__", ()))]
         inner: list[tuple[Any, str]] = []
         if isinstance(item, torch.nn.Module) and type(item) not in self._types:
             self._types.add(type(item))
-            self._snapshot(_Forward(type(item)), f"{type(item).__qualname__}.forward")
+            self._snapshot(Forward(type(item)), f"{type(item).__qualname__}.forward")
         if slots:
             named = [slot for slot in slots if slot not in ("__weakref__", "__dict__")]
             inner += [(getattr(item, slot, None), f"{name}.{slot}") for slot in named]
-            self._snapshot(_Slots(item, named), name)
+            self._snapshot(Slots(item, named), name)
         if isinstance(attributes, dict):
             self._snapshot(attributes, name)
             inner += [(value, f"{name}.{key}" if name else key) for key, value in attributes.items()]
@@ -252,7 +253,7 @@ class PythonState:
         scope = frame.f_globals
         read = {name: scope[name] for name in names if name in scope}
         if read:
-            view = _Names(scope, tuple(read))
+            view = Globals(scope, tuple(read))
             self._snapshot(view, f"globals of {code.co_filename}")
         for name, value in read.items():
             if isinstance(value, types.ModuleType):
@@ -271,7 +272,7 @@ class PythonState:
         scope = vars(module)
         plain = {name for name, value in scope.items() if not name.startswith("__") and not _is_code(value)}
         used = tuple(sorted(plain | (names & scope.keys())))
-        self._snapshot(_Names(scope, used), path)
+        self._snapshot(Globals(scope, used), path)
         for name in used:
             if isinstance(scope[name], types.ModuleType):
                 self._read_module(scope[name], names, f"{path}.{name}")
@@ -320,99 +321,3 @@ def _is_plain(value: Any) -> bool:
 
 def _as_tuple(slots: Any) -> tuple[str, ...]:
     return (slots,) if isinstance(slots, str) else tuple(slots)
-
-
-class _Cells:
-    """The contents of a function's closure cells, as a container."""
-
-    def __init__(self, cells: tuple[types.CellType, ...]) -> None:
-        self._cells = cells
-
-    def __len__(self) -> int:
-        return len(self._cells)
-
-    def __iter__(self) -> Iterator[Any]:
-        for cell in self._cells:
-            try:
-                yield cell.cell_contents
-            except ValueError:
-                yield None  # empty
-
-
-class _Slots:
-    """The slots of an object, as a container."""
-
-    def __init__(self, item: Any, slots: list[str]) -> None:
-        self._item, self._slots = item, [s for s in slots if s != "__weakref__"]
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    def __iter__(self) -> Iterator[Any]:
-        return (getattr(self._item, slot, None) for slot in self._slots)
-
-
-class _Names:
-    """Some names of a namespace, as a container."""
-
-    def __init__(self, scope: dict[str, Any], names: tuple[str, ...]) -> None:
-        self._scope, self._names = scope, names
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __iter__(self) -> Iterator[Any]:
-        missing = self
-        return (self._scope.get(name, missing) for name in self._names)
-
-
-class _Forward:
-    """The forward method of a module class, its own or inherited, torch's own classes included."""
-
-    def __init__(self, cls: type[torch.nn.Module]) -> None:
-        self._cls = cls
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[Any]:
-        yield self._cls.forward
-
-
-class _Defaults:
-    """What of a function can be exchanged: its defaults and its code."""
-
-    def __init__(self, function: types.FunctionType) -> None:
-        self._function = function
-
-    def __len__(self) -> int:
-        return 3
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self._function.__defaults__, self._function.__kwdefaults__, self._function.__code__))
-
-
-class _Array:
-    """The bytes of a NumPy array, as a container."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self._array = array
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[Any]:
-        yield self._array.tobytes()
-
-
-class _ClassDict:
-    """The attributes of a class, as a container."""
-
-    def __init__(self, cls: type) -> None:
-        self._cls = cls
-
-    def __len__(self) -> int:
-        return len(vars(self._cls))
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(list(vars(self._cls).values()))

@@ -1,0 +1,106 @@
+"""Containers over things that are none (cells, slots, globals, arrays): each has a length and yields its values."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class Cells:
+    """The contents of a function's closure cells, as a container."""
+
+    def __init__(self, cells: tuple[types.CellType, ...]) -> None:
+        self._cells = cells
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def __iter__(self) -> Iterator[Any]:
+        for cell in self._cells:
+            try:
+                yield cell.cell_contents
+            except ValueError:
+                yield None  # empty
+
+
+class Slots:
+    """The slots of an object, as a container."""
+
+    def __init__(self, item: Any, slots: list[str]) -> None:
+        self._item, self._slots = item, [s for s in slots if s != "__weakref__"]
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (getattr(self._item, slot, None) for slot in self._slots)
+
+
+class Globals:
+    """Some names of a namespace, as a container."""
+
+    def __init__(self, scope: dict[str, Any], names: tuple[str, ...]) -> None:
+        self._scope, self._names = scope, names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[Any]:
+        missing = self
+        return (self._scope.get(name, missing) for name in self._names)
+
+
+class Forward:
+    """The forward method of a module class, its own or inherited, torch's own classes included."""
+
+    def __init__(self, cls: type[torch.nn.Module]) -> None:
+        self._cls = cls
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self._cls.forward
+
+
+class Defaults:
+    """What of a function can be exchanged: its defaults and its code."""
+
+    def __init__(self, function: types.FunctionType) -> None:
+        self._function = function
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self._function.__defaults__, self._function.__kwdefaults__, self._function.__code__))
+
+
+class ArrayBytes:
+    """The bytes of a NumPy array, as a container."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self._array.tobytes()
+
+
+class ClassDict:
+    """The attributes of a class, as a container."""
+
+    def __init__(self, cls: type) -> None:
+        self._cls = cls
+
+    def __len__(self) -> int:
+        return len(vars(self._cls))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(vars(self._cls).values()))
