@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..graph.vertex import Operation, TensorSpec
+from ..graph.vertex import TensorSpec
 from .emit import emit
-from .kinds import Error
+from .kinds import Kind
 
 if TYPE_CHECKING:
     from .local import LocalProgram
@@ -23,60 +23,42 @@ if TYPE_CHECKING:
 _SMALL = 1_000_000  # numbers in the operands
 
 
-def difference(
-    operation: Operation,
-    operands: Sequence[TensorSpec],
-    places: Sequence[int],
-    errors: Sequence[Error],
-    collected: Sequence[Error],
-    wanted: Sequence[int],
-    program: LocalProgram,
-) -> str | None:
+def difference(kind: Kind, program: LocalProgram) -> str | None:
     """What differs, or None. Operands are random; where the operation refuses such data, nothing can be said."""
-    device = next((spec.device for spec in operands), torch.device("cpu"))
-    if not errors or device.type == "meta":
+    if not kind.errors or kind.operands[0].device.type == "meta":
         return None
-    # Some derivatives take another branch where there are zeros (prod), so both kinds of data are tried.
-    size = sum(math.prod(spec.shape) for spec in operands)
+    # Some derivatives take another branch where there are zeros, so both kinds of data are tried.
+    size = sum(math.prod(spec.shape) for spec in kind.operands)
     for zeros in (False, True) if size < _SMALL else (False,):
-        found = _try(operation, operands, places, errors, collected, wanted, program, zeros)
+        found = _try(kind, program, zeros)
         if found is not None:
             return found
     return None
 
 
-def _try(
-    operation: Operation,
-    operands: Sequence[TensorSpec],
-    places: Sequence[int],
-    errors: Sequence[Error],
-    collected: Sequence[Error],
-    wanted: Sequence[int],
-    program: LocalProgram,
-    zeros: bool,
-) -> str | None:
-    device = operands[0].device
-    generator = torch.Generator().manual_seed(len(operands))
-    values = [_sample(spec, generator, zeros) for spec in operands]
-    arriving = [_sample(spec, generator, False) for _, spec in (*errors, *collected)]
+def _try(kind: Kind, program: LocalProgram, zeros: bool) -> str | None:
+    device = kind.operands[0].device
+    generator = torch.Generator().manual_seed(len(kind.operands))
+    values = [_sample(spec, generator, zeros) for spec in kind.operands]
+    arriving = [_sample(spec, generator, False) for _, spec in (*kind.errors, *kind.collected)]
     devices = [device.index or 0] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
         try:
-            expected = _autograd(operation, values, places, errors, collected, wanted, arriving)
+            expected = _autograd(kind, program.wanted, values, arriving)
         except Exception:  # random data may lie outside of the domain; the trace was checked against the capture
             return None
         torch.manual_seed(0)
         with torch.no_grad():
-            got = _local(program, [v.clone() for v in values], errors, collected, arriving, len(operands))
-    for name, a, b in zip(_labels(program, wanted), expected, got, strict=True):
+            got = _local(kind, program, [v.clone() for v in values], arriving)
+    for name, a, b in zip(_labels(program), expected, got, strict=True):
         if (a is None) != (b is None) or (a is not None and b is not None and not _same(a, b)):
             return f"its trace differs from autograd at {name}"
     return None
 
 
-def _labels(program: LocalProgram, wanted: Sequence[int]) -> list[str]:
-    return [f"output {j}" for j in range(len(program.outputs))] + [f"the error of operand {i}" for i in wanted]
+def _labels(program: LocalProgram) -> list[str]:
+    return [f"output {j}" for j in range(len(program.outputs))] + [f"the error of operand {i}" for i in program.wanted]
 
 
 def _sample(spec: TensorSpec, generator: torch.Generator, zeros: bool) -> torch.Tensor:
@@ -91,38 +73,23 @@ def _sample(spec: TensorSpec, generator: torch.Generator, zeros: bool) -> torch.
 
 
 def _autograd(
-    operation: Operation,
-    values: Sequence[torch.Tensor],
-    places: Sequence[int],
-    errors: Sequence[Error],
-    collected: Sequence[Error],
-    wanted: Sequence[int],
-    arriving: Sequence[torch.Tensor],
+    kind: Kind, wanted: Sequence[int], values: Sequence[torch.Tensor], arriving: Sequence[torch.Tensor]
 ) -> list[torch.Tensor | None]:
     leaves = [v.clone().requires_grad_(i in wanted) for i, v in enumerate(values)]
     with torch.enable_grad():
-        result = operation(*(leaves[place] for place in places))
-        results = [result] if isinstance(result, torch.Tensor) else list(result)
-        roots = [results[j] for j, _ in errors] + [leaves[i] for i, _ in collected]
+        results = kind.call(leaves)
+        roots = [results[j] for j, _ in kind.errors] + [leaves[i] for i, _ in kind.collected]
         gradients = torch.autograd.grad(roots, [leaves[i] for i in wanted], arriving, allow_unused=True)
     return [*(r.detach() for r in results), *gradients]
 
 
 def _local(
-    program: LocalProgram,
-    values: list[torch.Tensor],
-    errors: Sequence[Error],
-    collected: Sequence[Error],
-    arriving: Sequence[torch.Tensor],
-    n: int,
+    kind: Kind, program: LocalProgram, values: list[torch.Tensor], arriving: Sequence[torch.Tensor]
 ) -> list[torch.Tensor | None]:
-    names = [f"a{i}" for i in range(n)]
-    arrivals = [*(f"g{j}" for j, _ in errors), *(f"c{i}" for i, _ in collected)]
     results = [name or "None" for name in (*program.outputs, *(program.errors[i] for i in program.wanted))]
-    arguments = [("values", names), ("errors", arrivals)]
+    arguments = [("values", [f"a{i}" for i in range(len(values))]), ("errors", kind.arrivals)]
     function = emit("check", arguments, [*program.predict, *program.learn], [tuple(results)]).function
-    found = function(values, list(arriving))
-    return list(found)
+    return list(function(values, list(arriving)))
 
 
 def _same(a: torch.Tensor, b: Any) -> bool:

@@ -19,9 +19,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten
 
-from ..graph.vertex import Operation, TensorSpec
+from ..graph.vertex import TensorSpec
 from . import check, opaque, partition
-from .kinds import Error, operation_key
+from .kinds import Kind, operation_key
 from .lines import Line, fresh_name, line_of
 
 _MAX_KINDS = 8192
@@ -69,33 +69,14 @@ class LocalPrograms:
     def __len__(self) -> int:
         return len(self._cache)
 
-    def get(
-        self,
-        operation: Operation,
-        operands: tuple[TensorSpec, ...],
-        places: tuple[int, ...],
-        outputs: tuple[TensorSpec | None, ...],
-        multi: bool,
-        errors: tuple[Error, ...],
-        collected: tuple[Error, ...],
-    ) -> LocalProgram:
-        """The local program of a kind.
-
-        Args:
-            operation: ``f_v``.
-            operands: layouts of the *different* operand values.
-            places: for every operand slot, the index of its value in `operands`.
-            outputs: what the capture saw; a trace that differs is not trusted.
-            multi: the operation returns a tuple.
-            errors: which outputs receive an error, with the error's layout.
-            collected: operands at which an error was collected before and enters the local product.
-        """
-        key = (operation_key(operation), operands, places, multi, errors, collected)
+    def get(self, kind: Kind) -> LocalProgram:
+        """The local program of a kind."""
+        key = kind.key
         program = self._cache.get(key)
         if program is None:
             if len(self._cache) >= _MAX_KINDS:
                 self._cache.pop(next(iter(self._cache)))
-            program = self._cache[key] = self._build(operation, operands, places, outputs, multi, errors, collected)
+            program = self._cache[key] = self._build(kind)
         return program
 
     def forget_opaque(self) -> None:
@@ -116,39 +97,17 @@ class LocalPrograms:
         tensor = torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype, device=spec.device)
         return tensor.requires_grad_(grad)
 
-    def _build(
-        self,
-        operation: Operation,
-        operands: tuple[TensorSpec, ...],
-        places: tuple[int, ...],
-        outputs: tuple[TensorSpec | None, ...],
-        multi: bool,
-        errors: tuple[Error, ...],
-        collected: tuple[Error, ...],
-    ) -> LocalProgram:
-        silent = self._silent.setdefault((operation_key(operation), operands, places), set())
-        wanted = [i for i, spec in enumerate(operands) if spec.requires_grad and i not in silent]
+    def _build(self, kind: Kind) -> LocalProgram:
+        operation = kind.operation
+        silent = self._silent.setdefault((operation_key(operation), kind.operands, kind.places), set())
+        wanted = [i for i, spec in enumerate(kind.operands) if spec.requires_grad and i not in silent]
         try:
             if operation.name in _LOOKS_AT_DATA:
                 raise _Untraceable("torch's derivative of it looks at the data")
             if operation.opaque is not None:
                 raise _Untraceable(operation.opaque)
-            with self._fake, torch.enable_grad():
-                values = [self._empty(spec, spec.requires_grad) for spec in operands]
-                self._check(operation, values, places, outputs, multi)
-                repeated = _repeated(_call(operation, values, places), values, wanted)
-                arriving = [self._empty(spec) for _, spec in (*errors, *collected)]
-
-                def step(values: list[torch.Tensor], arriving: list[torch.Tensor]) -> Any:
-                    results = _call(operation, values, places)
-                    if not errors:
-                        return results, ()
-                    roots = [results[j] for j, _ in errors] + [values[i] for i, _ in collected]
-                    return results, torch.autograd.grad(roots, [values[i] for i in wanted], arriving, allow_unused=True)
-
-                traced = make_fx(step, tracing_mode="real", _allow_non_fake_inputs=True)(values, arriving)
-            program = _program(traced, len(operands), len(outputs), errors, collected, wanted, repeated)
-            difference = check.difference(operation, operands, places, errors, collected, wanted, program)
+            program = self._trace(kind, wanted)
+            difference = check.difference(kind, program)
             if difference is not None:
                 raise _Untraceable(difference)
             return program
@@ -156,32 +115,38 @@ class LocalPrograms:
             reason = str(why)
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        return _opaque_program(operation, operands, places, len(outputs), errors, collected, wanted, reason, silent)
+        return _opaque_program(kind, wanted, reason, silent)
 
-    @staticmethod
-    def _check(
-        operation: Operation,
-        values: Sequence[torch.Tensor],
-        places: tuple[int, ...],
-        outputs: tuple[TensorSpec | None, ...],
-        multi: bool,
-    ) -> None:
-        """Refuse a trace whose results differ from what the capture saw for real."""
-        results = _call(operation, values, places)
-        if len(results) != len(outputs):
-            raise _Untraceable(f"returns {len(results)} tensors on fake operands, {len(outputs)} for real")
-        for result, spec in zip(results, outputs, strict=True):
-            if spec is not None and TensorSpec.of(result) != spec:
-                raise _Untraceable(f"is {TensorSpec.of(result)} on fake operands, {spec} for real")
+    def _trace(self, kind: Kind, wanted: list[int]) -> LocalProgram:
+        with self._fake, torch.enable_grad():
+            values = [self._empty(spec, spec.requires_grad) for spec in kind.operands]
+            results = kind.call(values)
+            _check(results, kind.outputs)
+            repeated = _repeated(results, values, wanted)
+            arriving = [self._empty(spec) for _, spec in (*kind.errors, *kind.collected)]
+
+            def step(values: list[torch.Tensor], arriving: list[torch.Tensor]) -> Any:
+                results = kind.call(values)
+                if not kind.errors:
+                    return results, ()
+                roots = [results[j] for j, _ in kind.errors] + [values[i] for i, _ in kind.collected]
+                return results, torch.autograd.grad(roots, [values[i] for i in wanted], arriving, allow_unused=True)
+
+            traced = make_fx(step, tracing_mode="real", _allow_non_fake_inputs=True)(values, arriving)
+        return _program(traced, kind, wanted, repeated)
+
+
+def _check(results: Sequence[torch.Tensor], expected: Sequence[TensorSpec | None]) -> None:
+    """Refuse a trace whose results differ from what the capture saw for real."""
+    if len(results) != len(expected):
+        raise _Untraceable(f"returns {len(results)} tensors on fake operands, {len(expected)} for real")
+    for result, spec in zip(results, expected, strict=True):
+        if spec is not None and TensorSpec.of(result) != spec:
+            raise _Untraceable(f"is {TensorSpec.of(result)} on fake operands, {spec} for real")
 
 
 class _Untraceable(Exception):
     """This kind cannot be traced ahead; it becomes opaque."""
-
-
-def _call(operation: Operation, values: Sequence[torch.Tensor], places: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
-    result = operation(*(values[place] for place in places))
-    return (result,) if isinstance(result, torch.Tensor) else tuple(result)
 
 
 def _repeated(results: Sequence[torch.Tensor], values: Sequence[torch.Tensor], wanted: list[int]) -> frozenset[int]:
@@ -205,15 +170,8 @@ def _repeated(results: Sequence[torch.Tensor], values: Sequence[torch.Tensor], w
     return frozenset(i for i in wanted if counts[id(values[i])] > 1)
 
 
-def _program(
-    traced: fx.GraphModule,
-    n_operands: int,
-    n_outputs: int,
-    errors: tuple[Error, ...],
-    collected: tuple[Error, ...],
-    wanted: list[int],
-    repeated: frozenset[int],
-) -> LocalProgram:
+def _program(traced: fx.GraphModule, kind: Kind, wanted: list[int], repeated: frozenset[int]) -> LocalProgram:
+    n_operands, n_outputs = len(kind.operands), len(kind.outputs)
     graph = traced.graph
     # Numbered before anything is dropped: the prediction comes first in every trace of an operation, so its
     # temporaries have the same names whatever errors arrive.
@@ -222,8 +180,7 @@ def _program(
     inputs = [n for n in graph.nodes if n.op == "placeholder"]
     names: dict[fx.Node, str] = {node: f"a{i}" for i, node in enumerate(inputs[:n_operands])}
     arriving = inputs[n_operands:]
-    for node, name in zip(arriving, [*(f"g{j}" for j, _ in errors), *(f"c{i}" for i, _ in collected)], strict=True):
-        names[node] = name
+    names.update(zip(arriving, kind.arrivals, strict=True))
     returned, _ = tree_flatten(next(n for n in graph.nodes if n.op == "output").args[0], is_leaf=lambda x: x is None)
     results, gradients = returned[:n_outputs], returned[n_outputs:]
     predict_nodes, learn_nodes = partition.cut(graph, set(arriving), [r for r in results if isinstance(r, fx.Node)])
@@ -251,7 +208,7 @@ def _program(
         return tuple(result)
 
     gradient = dict(zip(wanted, gradients or [None] * len(wanted), strict=True))
-    arriving_layout = {node: spec for node, (_, spec) in zip(arriving, (*errors, *collected), strict=True)}
+    arriving_layout = {node: spec for node, (_, spec) in zip(arriving, (*kind.errors, *kind.collected), strict=True)}
     return LocalProgram(
         lines(predict_nodes),
         lines(learn_nodes),
@@ -282,44 +239,35 @@ def _layout(node: fx.Node, arriving: dict[fx.Node, TensorSpec]) -> TensorSpec:
     return replace(TensorSpec.of(value), requires_grad=False)
 
 
-def _opaque_program(
-    operation: Operation,
-    operands: tuple[TensorSpec, ...],
-    places: tuple[int, ...],
-    n_outputs: int,
-    errors: tuple[Error, ...],
-    collected: tuple[Error, ...],
-    wanted: list[int],
-    reason: str,
-    silent: set[int],
-) -> LocalProgram:
+def _opaque_program(kind: Kind, wanted: list[int], reason: str, silent: set[int]) -> LocalProgram:
     """One vertex with an autograd graph of its own: still local, still exact, but closed."""
+    operands = kind.operands
     names = [f"a{i}" for i in range(len(operands))]
     flags = tuple(spec.requires_grad for spec in operands)
-    outputs = tuple(f"y{j}" for j in range(n_outputs))
-    predict = opaque.Predict(operation, places, flags)
+    outputs = tuple(f"y{j}" for j in range(len(kind.outputs)))
+    predict = opaque.Predict(kind.operation, kind.places, flags)
     literal = ", ".join(["%s"] * len(names))
     key = fresh_name()
     predict_line = Line((*outputs, "t0"), f"{key}({literal})", tuple(names), ((key, predict),))
     layouts = [opaque.expected_layout(spec) if i in wanted else None for i, spec in enumerate(operands)]
     learn = opaque.Learn(
-        tuple(j for j, _ in errors),
-        tuple(i for i, _ in collected),
+        tuple(j for j, _ in kind.errors),
+        tuple(i for i, _ in kind.collected),
         tuple(wanted),
         tuple(layouts[i] for i in wanted),
         silent,
     )
-    arriving = [*(f"g{j}" for j, _ in errors), *(f"c{i}" for i, _ in collected)]
+    arriving = kind.arrivals
     results = tuple(f"t{1 + n}" for n in range(len(wanted)))
     learn_key = fresh_name()
     text = f"{learn_key}({', '.join(['%s'] * (1 + len(arriving)))})" + ("[0]" if len(results) == 1 else "")
-    learn_lines = (Line(results, text, ("t0", *arriving), ((learn_key, learn),)),) if errors and wanted else ()
+    learn_lines = (Line(results, text, ("t0", *arriving), ((learn_key, learn),)),) if kind.errors and wanted else ()
     position = {i: n for n, i in enumerate(wanted)}
     return LocalProgram(
         (predict_line,),
         learn_lines,
         outputs,
-        tuple(results[position[i]] if i in position and errors else None for i in range(len(operands))),
+        tuple(results[position[i]] if i in position and kind.errors else None for i in range(len(operands))),
         tuple(layouts),
         frozenset(wanted),
         tuple(wanted),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ..graph import PCGraph, Ref, Role, TensorSpec, Vertex
 from ..schedule import Schedule
-from .kinds import Error, distinct
+from .kinds import Error, Kind, distinct
 from .lines import Line, native_line
 from .local import LocalProgram, LocalPrograms
 
@@ -248,9 +248,9 @@ class Stitcher:
     def _kind(self, vertex: Vertex, errors: tuple[Error, ...], collected: tuple[Error, ...]) -> LocalProgram:
         assert vertex.operation is not None
         _, places = self._operands[vertex.name]
-        return self._programs.get(
-            vertex.operation, self._specs[vertex.name], places, vertex.outputs, vertex.multi, errors, collected
-        )
+        operands = self._specs[vertex.name]
+        kind = Kind(vertex.operation, operands, places, vertex.outputs, vertex.multi, errors, collected)
+        return self._programs.get(kind)
 
 
 @dataclass(frozen=True, slots=True)

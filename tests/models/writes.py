@@ -294,6 +294,6 @@ def detached_alias_of_a_written_base() -> Made:
         base = x + w
         alias, row = base.detach(), base.detach()[:, :3]
         base.mul_(2).add_(x)
-        return torch.cat([alias.sin(), row.cos(), base.tanh()], dim=1)
+        return torch.cat([alias * w, row * w[:3], base.tanh()], dim=1)
 
     return between(function)
