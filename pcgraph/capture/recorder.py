@@ -289,6 +289,13 @@ class Recorder(TorchFunctionMode):
         value, fresh = self.values.current(tensor)
         if fresh:
             self._annotate(value.node, (TensorSpec.of(tensor),), False)
+        elif tensor.requires_grad and not value.node.meta["specs"][value.output or 0].requires_grad:
+            made = tensor.grad_fn.name() if tensor.grad_fn is not None else "requires_grad"
+            raise CaptureError(
+                f"a tensor came to need a gradient by something that was not seen ({made})",
+                where=self._where(),
+                hint="if it is a custom autograd function, call it as MyFunction.apply(...), not through a stored apply",
+            )
         return self.values.node(value)
 
     def _external(self, tensor: torch.Tensor, func: Any) -> None:
@@ -339,21 +346,40 @@ class Recorder(TorchFunctionMode):
 
         def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
             # The user may have stored `MyFunction.apply` long ago; every path leads through this class.
-            native = super(_SingleLevelFunction, cls).apply  # type: ignore[misc]
+            native = _FUNCTION_APPLY.__get__(None, cls)
             if recorder._busy or kwargs or threading.get_ident() != thread:
                 return native(*args, **kwargs)
             with torch._C.DisableTorchFunction():
                 return recorder.call(CustomFunction(cls), args, {})
 
         handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
-        _SingleLevelFunction.apply = classmethod(apply)  # type: ignore[attr-defined]
+        patched = _patched_class()
+        before = patched.__dict__.get("apply")
+        patched.apply = classmethod(apply)
         try:
             with self, self.observer:
                 yield
         finally:
-            del _SingleLevelFunction.apply  # type: ignore[attr-defined]
+            if before is None:
+                del patched.apply
+            else:
+                patched.apply = before
             for handle in handles:
                 handle.remove()
+
+
+_FUNCTION_APPLY = torch._C._FunctionBase.__dict__["apply"]
+
+
+def _patched_class() -> Any:
+    """The class whose `apply` every custom function goes through.
+
+    Up to torch 2.13 ``Function.apply`` is Python and calls its base class's, so that an `apply` that the user stored
+    long ago is seen as well. From 2.14 on it is C: one that was stored bypasses the class, and is refused when its
+    result is used.
+    """
+    direct = torch.autograd.Function.__dict__.get("apply")
+    return torch.autograd.Function if direct is _FUNCTION_APPLY else _SingleLevelFunction
 
 
 def _name(func: Any) -> str:

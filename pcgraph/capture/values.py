@@ -84,7 +84,7 @@ class Values:
         if binding.epoch == memory.epoch:
             return binding.value, False
         here, base = Geometry.of(tensor), memory.geometry
-        if here == base:
+        if here == base and tensor.requires_grad == memory.spec.requires_grad:  # a detached alias stays detached
             binding.value, binding.epoch = memory.base, memory.epoch
             return memory.base, False
         view = View(here.size, here.stride, here.offset - base.offset)

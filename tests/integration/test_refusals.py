@@ -219,3 +219,30 @@ def test_errors_reach_every_layer_around() -> None:
             after(call(arrange(before(X)))).sum().backward()
             grads.append([p.grad.clone() for m in (before, inner, after) for p in m.parameters()])
         assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+class Double(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: object, error: torch.Tensor) -> torch.Tensor:
+        return error * 3
+
+
+stored_apply = Double.apply
+
+
+def test_stored_apply_of_a_custom_function_is_exact_or_refused() -> None:
+    """From torch 2.14 on a stored `apply` cannot be seen; then it must not pass for the identity."""
+
+    class Uses(Base):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(stored_apply(self.fc(x)))
+
+    model = Uses()
+    try:
+        assert_same_step(model, pcgraph.compile(model), X)
+    except CaptureError as error:
+        assert "MyFunction.apply" in str(error)
