@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx
 from torch.autograd.function import _SingleLevelFunction
@@ -26,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import CaptureError
 from ..graph.vertex import Source, TensorSpec
+from .arguments import collect, position, replaced, to_fx
 from .casts import Cast, autocast_device, casts, sequence_number
 from .externals import Externals
 from .metadata import is_metadata, refusal
@@ -106,8 +106,8 @@ class Recorder(TorchFunctionMode):
     def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one call for real and record it."""
         operands: list[torch.Tensor] = []
-        _collect(args, operands)
-        _collect(kwargs, operands)
+        collect(args, operands)
+        collect(kwargs, operands)
         message = refusal(func, operands) or self._refuse_hidden(func, args, kwargs)
         if message is not None:
             raise CaptureError(message[0], where=self._where(), hint=message[1])
@@ -145,7 +145,7 @@ class Recorder(TorchFunctionMode):
         if sequence is not None:
             for cast in casts(results, operands, sequence):
                 nodes[id(cast.weight)] = self._cast_node(cast, nodes[id(cast.weight)], str(device))
-        args, kwargs = _to_fx(args, nodes), _to_fx(kwargs, nodes)
+        args, kwargs = to_fx(args, nodes), to_fx(kwargs, nodes)
         if device is not None:
             func = Autocast(func, device, torch.get_autocast_dtype(device), _name(func))
         self._record(func, args, kwargs, operands, nodes, before, result, results, written)
@@ -252,10 +252,10 @@ class Recorder(TorchFunctionMode):
             )
         here = Geometry.of(written)
         region = None if here == geometry else (here.size, here.stride, here.offset - geometry.offset)
-        position = _position(args, kwargs, nodes[id(written)])
+        place = position(args, kwargs, nodes[id(written)])
         whole = nodes[id(written)] if region is None else self.values.node(base)
-        args, kwargs = _replaced(args, kwargs, position, whole)
-        functional = InPlace(target, position, region, name)
+        args, kwargs = replaced(args, kwargs, place, whole)
+        functional = InPlace(target, place, region, name)
         after = replace(spec, requires_grad=spec.requires_grad or written.requires_grad)
         node = self._node_for(functional, args, kwargs, [written], False)
         node.meta["specs"] = (after,)
@@ -294,7 +294,7 @@ class Recorder(TorchFunctionMode):
             raise CaptureError(
                 f"a tensor came to need a gradient by something that was not seen ({made})",
                 where=self._where(),
-                hint="if it is a custom autograd function, call it as MyFunction.apply(...), not through a stored apply",
+                hint="call a custom autograd function as MyFunction.apply(...), not through a stored apply",
             )
         return self.values.node(value)
 
@@ -387,55 +387,3 @@ def _name(func: Any) -> str:
     if name == "__get__":
         name = getattr(getattr(func, "__self__", None), "__name__", name)
     return str(name)
-
-
-def _collect(value: Any, into: list[torch.Tensor]) -> None:
-    if isinstance(value, torch.Tensor):
-        into.append(value)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            _collect(item, into)
-    elif isinstance(value, dict):
-        for item in value.values():
-            _collect(item, into)
-    elif isinstance(value, slice):
-        for item in (value.start, value.stop, value.step):
-            _collect(item, into)
-
-
-def _to_fx(value: Any, nodes: dict[int, fx.Node]) -> Any:
-    if isinstance(value, torch.Tensor):
-        return nodes[id(value)]
-    if isinstance(value, torch.Size):
-        return tuple(value)
-    if isinstance(value, np.ndarray):
-        return value.copy()  # the user may write to it later
-    if isinstance(value, tuple):
-        items = [_to_fx(item, nodes) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    if isinstance(value, list):
-        return [_to_fx(item, nodes) for item in value]
-    if isinstance(value, dict):
-        return {key: _to_fx(item, nodes) for key, item in value.items()}
-    if isinstance(value, slice):
-        return slice(*(_to_fx(item, nodes) for item in (value.start, value.stop, value.step)))
-    return value
-
-
-def _position(args: Any, kwargs: Any, node: fx.Node) -> int | str:
-    out = kwargs.get("out")
-    if out is node:
-        return "out"
-    for index, value in enumerate(args):
-        if value is node:
-            return index
-    for key, value in kwargs.items():
-        if value is node:
-            return str(key)
-    raise CaptureError("an in-place operation writes a tensor inside a list, which pcgraph cannot follow")
-
-
-def _replaced(args: Any, kwargs: Any, position: int | str, node: fx.Node) -> tuple[Any, Any]:
-    if isinstance(position, int):
-        return (*args[:position], node, *args[position + 1 :]), kwargs
-    return args, {**kwargs, position: node}
