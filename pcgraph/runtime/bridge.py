@@ -36,7 +36,8 @@ class Wave(torch.autograd.Function):
         ctx.compiled, ctx.saved, ctx.leaves = compiled, saved, leaves
         ctx.versions = compiled.versions(saved, outputs, given)
         ctx.set_materialize_grads(False)
-        plain.extend(outputs[k] for k in compiled.plain_outputs)
+        # Detached, since a view of an output that learns would come to need a gradient along with it.
+        plain.extend(outputs[k].detach() for k in compiled.plain_outputs)
         return tuple(compiled.presentable(outputs[k], saved) for k in compiled.learning_outputs)
 
     @staticmethod

@@ -357,3 +357,25 @@ def test_input_returned_beside_its_uses() -> None:
         (a.exp().sum() + b.square().sum()).backward()
         results.append(x.grad)
     assert same_bits(results[0], results[1])
+
+
+def test_detached_alias_of_an_output_stays_detached() -> None:
+    """Found by the random DAGs: the alias shares memory with an output that learns."""
+
+    class Alias(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            y = self.fc(x)
+            alias = y.detach()
+            y.add_(x)
+            return y, alias
+
+    torch.manual_seed(0)
+    plain = Alias()
+    for call in (plain, pcgraph.compile(plain)):
+        y, alias = call(X)
+        assert y.requires_grad and not alias.requires_grad
+        assert torch.equal(y, alias)
