@@ -43,7 +43,7 @@ class Wave(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *errors: torch.Tensor | None) -> Any:
         """Run the learning program on the errors of the outputs; return the leaves' gradients."""
-        compiled, saved = ctx.compiled, ctx.saved
+        compiled, saved, leaves = ctx.compiled, ctx.saved, ctx.leaves
         if saved is None:
             raise RuntimeError(_FREED)
         if compiled.stale is not None:
@@ -52,12 +52,12 @@ class Wave(torch.autograd.Function):
         if _keeps_graph():
             saved = list(saved)
         else:
-            ctx.saved = None
+            ctx.saved = ctx.leaves = None
         differentiate = torch.is_grad_enabled()
         with torch.no_grad():
             gradients = compiled.learn(saved, errors)
         if differentiate:
-            gradients = refuse_double_backward(ctx.leaves, errors, gradients)
+            gradients = refuse_double_backward(leaves, errors, gradients)
         return (None, None, None, *gradients)
 
 

@@ -40,10 +40,11 @@ class Compiled:
         graph = program.graph
         learning, plain, given = [], [], []
         for k, ref in enumerate(graph.outputs):
-            if graph[ref.vertex].role in _LEAF_ROLES and len(graph.uses[ref.vertex]) < 2:
-                given.append(
-                    k
-                )  # the caller's own tensor, handed back as it is; the engine adds at most one error to it
+            # A tensor of the caller's comes back as it is, unless errors from inside and outside meet in it: then
+            # they must be added in here, where the order of sums is autograd's.
+            role = graph[ref.vertex].role
+            if role is Role.STATE or (role in _LEAF_ROLES and not graph.uses[ref.vertex]):
+                given.append(k)
             elif graph.carries_error(ref):
                 learning.append(k)
             else:

@@ -347,16 +347,24 @@ def test_input_returned_beside_its_uses() -> None:
     """The error that reaches a returned input from outside enters its sum first, as in autograd."""
 
     class Beside(nn.Module):
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return x, torch.tanh(x * 0.3) + torch.sin(x)
+        def __init__(self, body: Callable[[torch.Tensor], torch.Tensor]) -> None:
+            super().__init__()
+            self.body = body
 
-    results = []
-    for call in (Beside(), pcgraph.compile(Beside())):
-        x = X.clone().requires_grad_()
-        a, b = call(x)
-        (a.exp().sum() + b.square().sum()).backward()
-        results.append(x.grad)
-    assert same_bits(results[0], results[1])
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return x, self.body(x)
+
+    def twice(x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x * 0.3) + torch.sin(x)
+
+    for body in (twice, nn.functional.normalize, torch.tanh):  # two uses; one use that reads twice; one use
+        results = []
+        for call in (Beside(body), pcgraph.compile(Beside(body))):
+            x = X.clone().requires_grad_()
+            a, b = call(x)
+            (a.exp().sum() + b.square().sum() * 0.7).backward()
+            results.append(x.grad)
+        assert same_bits(results[0], results[1])
 
 
 def test_detached_alias_of_an_output_stays_detached() -> None:
