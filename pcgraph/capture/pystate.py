@@ -9,6 +9,7 @@ valid for one call only and is captured again at the next.
 from __future__ import annotations
 
 import collections
+import dis
 import enum
 import functools
 import gc
@@ -251,7 +252,7 @@ class PythonState:
             return
         names = set(code.co_names)
         scope = frame.f_globals
-        read = {name: scope[name] for name in names if name in scope}
+        read = {name: scope[name] for name in _global_names(code) if name in scope}
         if read:
             view = Globals(scope, tuple(read))
             self._snapshot(view, f"globals of {code.co_filename}")
@@ -292,6 +293,13 @@ class PythonState:
         for functions in found.values():
             for function in functions:
                 self.read(function, function.__qualname__)
+
+
+@functools.lru_cache(maxsize=4096)
+def _global_names(code: types.CodeType) -> tuple[str, ...]:
+    """Names that a function reads as globals (``co_names`` has attribute names as well, often the same words)."""
+    reads = ("LOAD_GLOBAL", "LOAD_NAME")
+    return tuple(dict.fromkeys(str(i.argval) for i in dis.get_instructions(code) if i.opname in reads))
 
 
 def _same_atom(a: Any, b: Any) -> bool:

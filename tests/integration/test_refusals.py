@@ -246,3 +246,46 @@ def test_stored_apply_of_a_custom_function_is_exact_or_refused() -> None:
         assert_same_step(model, pcgraph.compile(model), X)
     except CaptureError as error:
         assert "MyFunction.apply" in str(error)
+
+
+scale = 1.0  # a global that happens to be called like an attribute that a forward reads
+
+
+def test_a_global_with_the_name_of_an_attribute_is_not_read() -> None:
+    global scale
+
+    class Scaled(Base):
+        scale = 2.0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(x) * self.scale
+
+    network = pcgraph.compile(Scaled())
+    for _ in range(3):
+        network(X).sum().backward()
+        scale += 1
+    assert network.cache_info()["captures"] == 1
+
+
+def test_autocast_around_the_call() -> None:
+    """A mixed-precision step: captured once, equal to the bit, weights with two uses included."""
+    import copy
+
+    class Mixed(Base):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = F.layer_norm(torch.relu(self.fc(x)), (4,))
+            return torch.softmax(self.fc(h), -1) * F.normalize(h)
+
+    plain = Mixed()
+    network = pcgraph.compile(copy.deepcopy(plain))
+    for _ in range(2):
+        results = []
+        for call in (plain, network):
+            call.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                out = call(X)
+                loss = out.square().mean()
+            loss.backward()
+            results.append([out.detach(), call.fc.weight.grad, call.fc.bias.grad])
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert network.cache_info()["captures"] == 1
