@@ -1,5 +1,6 @@
 """Codegen: a scheduled graph becomes a prediction and a learning program. Never sees the user's module."""
 
+from .precision import without_autocast
 from .program import Program
 
-__all__ = ["Program"]
+__all__ = ["Program", "without_autocast"]

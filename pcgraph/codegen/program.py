@@ -16,6 +16,7 @@ from ..schedule import Schedule
 from .emit import Emitted, emit
 from .local import LocalPrograms
 from .opaque import Silent
+from .precision import without_autocast
 from .stitch import Stitched, Stitcher
 
 PROGRAMS = LocalPrograms()  # local programs are shared by all networks of the process
@@ -48,7 +49,7 @@ class Program:
         outside = [v for v in self.graph.vertices.values() if v.role in leaf_roles]
         self.externals = tuple(v.name for v in outside)
         self.leaves = tuple(v.name for v in outside if v.differentiable and v.role is not Role.STATE)
-        with _lock:
+        with _lock, without_autocast():
             self._stitcher = Stitcher(schedule, PROGRAMS)
             self._default = tuple(_contiguous(self.graph.spec(ref)) for ref in self.graph.outputs)
             self.predict_lines: Stitched = self._stitcher.predict(self._default)
@@ -94,7 +95,7 @@ class Program:
         key = (layouts, watch)
         emitted = self._learned.get(key)
         if emitted is None:
-            with _lock:
+            with _lock, without_autocast():
                 emitted = self._learned[key] = self._emit_learn(layouts, watch)
         return emitted.function
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..codegen import Program
+from ..codegen import Program, without_autocast
 from ..graph import Ref, Role
 from .binding import Binding
 from .bridge import Wave, layout
@@ -71,11 +71,15 @@ class Compiled:
             outputs[k] = values[position]
         plain: list[Any] = []
         if self.learning_outputs:
-            learned = Wave.apply(self, values, plain, *leaves)
+            if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+                with without_autocast():
+                    learned = Wave.apply(self, values, plain, *leaves)
+            else:
+                learned = Wave.apply(self, values, plain, *leaves)
             for k, value in zip(self.learning_outputs, learned, strict=True):
                 outputs[k] = value
         else:
-            with torch.no_grad():
+            with torch.no_grad(), without_autocast():
                 predicted, _ = self.program.predict(values)
             plain = [predicted[k] for k in self.plain_outputs]
         for k, value in zip(self.plain_outputs, plain, strict=True):

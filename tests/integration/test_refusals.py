@@ -274,7 +274,9 @@ def test_autocast_around_the_call() -> None:
     class Mixed(Base):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             h = F.layer_norm(torch.relu(self.fc(x)), (4,))
-            return torch.softmax(self.fc(h), -1) * F.normalize(h)
+            h = torch.softmax(self.fc(h), -1) * F.normalize(h)
+            with torch.autocast("cpu", enabled=False):  # full precision, whatever is around
+                return h.float() @ self.fc.weight
 
     plain = Mixed()
     network = pcgraph.compile(copy.deepcopy(plain))

@@ -1,0 +1,24 @@
+"""Autocast is part of a vertex; around a compiled program it must be off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Turn autocast off for every device.
+
+    A vertex that was captured under autocast holds its casts. The calls below it ran with autocast already applied,
+    so they must not be cast a second time, neither while tracing nor when the program runs.
+    """
+    with ExitStack() as stack:
+        for device in _DEVICES:
+            if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
