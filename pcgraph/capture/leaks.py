@@ -76,13 +76,20 @@ def _leaked(recorder: Recorder, returned: list[Any]) -> list[tuple[torch.Tensor,
     found = []
     for tensor, value, held in recorder.values.tensors():
         outside = value.node.op in ("placeholder", "get_attr")
-        if not tensor.requires_grad or tensor.is_leaf or outside:
+        if outside or not _carries_gradient(tensor):
             continue
         # Two more: the loop's variable and the argument of getrefcount. And one that stands for all of C++'s.
         held += tensor._use_count() > 1  # type: ignore[attr-defined]
         if sys.getrefcount(tensor) > held + in_result[id(tensor)] + 2:
             found.append((tensor, value))
     return found
+
+
+def _carries_gradient(tensor: torch.Tensor) -> bool:
+    try:
+        return tensor.requires_grad and not tensor.is_leaf
+    except RuntimeError:  # one of several views whose base was written: autograd lets nobody use it any more
+        return False
 
 
 def stale_values(outputs: list[torch.Tensor]) -> str | None:

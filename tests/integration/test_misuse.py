@@ -387,3 +387,23 @@ def test_detached_alias_of_an_output_stays_detached() -> None:
         y, alias = call(X)
         assert y.requires_grad and not alias.requires_grad
         assert torch.equal(y, alias)
+
+
+def test_unused_piece_of_a_base_that_is_written() -> None:
+    """Found by the random DAGs: autograd refuses any use of such a piece, so it must not even be asked."""
+
+    class Pieces(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.fc(x)
+            first, *_ = y.unbind(1)
+            total = first * 2
+            y.add_(1)
+            return y * total.unsqueeze(1)
+
+    torch.manual_seed(0)
+    plain = Pieces()
+    assert_same_step(plain, pcgraph.compile(copy.deepcopy(plain)), X)
