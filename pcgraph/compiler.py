@@ -23,7 +23,7 @@ from .codegen.kinds import operation_key
 from .dynamics import ZIL
 from .errors import CaptureError, PCGraphError
 from .graph import PCGraph
-from .runtime import Binding, Compiled, PCNetwork, network_of
+from .runtime import Binding, Compiled, Held, PCNetwork, network_of
 from .schedule import schedule
 
 _MAX_PROGRAMS = 256
@@ -174,7 +174,14 @@ def _binding(captured: Captured, program: Program) -> Binding:
         def rebuild(outputs: Sequence[Any]) -> Any:
             return outputs[0]
 
-    return Binding(tuple(e.input_index for e in externals), tuple(e.tensor for e in externals), rebuild)
+    held = tuple(Held(k.tensor, k.output, k.input_index, k.retain, k.where) for k in captured.kept)
+    return Binding(
+        tuple(e.input_index for e in externals),
+        tuple(e.tensor for e in externals),
+        rebuild,
+        held,
+        tuple((program.externals.index(name), k) for name, k in captured.changed.items()),
+    )
 
 
 @contextmanager

@@ -14,10 +14,10 @@ from torch.nn.modules import module as _module
 from torch.utils._pytree import tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from ..errors import CaptureError
-from .captured import Captured, OutputSpec
+from .captured import Captured, Kept, OutputSpec
 from .externals import Externals, names_of
 from .guards import Guards
-from .leaks import open_dataclasses, refuse_leaks, refuse_unseen, stale_values
+from .leaks import kept_tensors, open_dataclasses, refuse_unseen, stale_values
 from .mutation import dense_copy
 from .pystate import PythonState
 from .recorder import Recorder
@@ -74,15 +74,17 @@ def capture(
         returned = [model(*run_args, **run_kwargs)]
     refuse_unseen(recorder, state)
     open_dataclasses(returned)
-    refuse_leaks(recorder, returned)
+    kept = kept_tensors(recorder, returned)
     after, after_spec = tree_flatten((run_args, run_kwargs))
     if after_spec != spec or any(a is not b for a, b in zip(after, run_leaves, strict=True)):
         raise CaptureError("the model changes a container among its arguments", hint="let it return what it adds")
-    outputs, tensors = _finish(graph, recorder, returned.pop())
+    outputs, held, changed, tensors = _finish(graph, recorder, returned.pop(), kept)
     stale = stale_values(tensors) if recorder.wrote else None
     admitted = [e.tensor for e in externals.admitted.values() if e.tensor is not None]
     owned = list({id(t): t for t in (*model.parameters(), *model.buffers(), *admitted)}.values())
     once = [*recorder.looks, *state.reasons]
+    once += [f"the model keeps a tensor that needs a gradient ({k.where})" for k in held]
+    recorder.values.clear()
     once += [f"the run changes {what or 'the model'}" for what in state.changes()]
     once += [f"reads a tensor that pcgraph cannot name ({where})" for where in externals.unnamed]
     once += [
@@ -92,7 +94,15 @@ def capture(
     ]
     guards = Guards(state, owned)
     return Captured(
-        type(model).__name__, graph, dict(externals.admitted), outputs, guards, tuple(dict.fromkeys(once)), stale
+        type(model).__name__,
+        graph,
+        dict(externals.admitted),
+        outputs,
+        held,
+        changed,
+        guards,
+        tuple(dict.fromkeys(once)),
+        stale,
     )
 
 
@@ -112,7 +122,9 @@ def comparable(leaf: Any) -> bool:
     )
 
 
-def _finish(graph: fx.Graph, recorder: Recorder, result: Any) -> tuple[OutputSpec, list[torch.Tensor]]:
+def _finish(
+    graph: fx.Graph, recorder: Recorder, result: Any, kept: list[tuple[torch.Tensor, fx.Node, bool]]
+) -> tuple[OutputSpec, tuple[Kept, ...], dict[str, int], list[torch.Tensor]]:
     leaves, tree = tree_flatten(result)
     tensors: list[fx.Node] = []
     returned = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
@@ -130,8 +142,24 @@ def _finish(graph: fx.Graph, recorder: Recorder, result: Any) -> tuple[OutputSpe
                 f"the model returns a {type(leaf).__name__}, which may hold tensors out of sight",
                 hint="return tensors, tuples, lists, dicts or dataclasses, or register the class as a pytree",
             )
+
+    def place(tensor: torch.Tensor) -> int:
+        node = recorder.output(tensor)
+        if node not in tensors:
+            tensors.append(node)
+        return tensors.index(node)
+
+    changed = {name: place(tensor) for name, tensor in recorder.changed.items()}
+    held = []
+    for tensor, made, _ in kept:
+        external = recorder.externals.admitted.get(made.name)
+        index = place(tensor) if external is None else None
+        where = f"{made.meta.get('module_path') or ''} ({made.meta.get('source')})".strip()
+        retain = "retain_grad" in recorder.held.get(id(tensor), (tensor, []))[1]
+        held.append(Kept(tensor, index, external.input_index if external else None, retain, where))
     graph.output(tuple(tensors))
-    return OutputSpec(tree, tuple(described)), returned
+    left = [*returned, *(k.tensor for k in held), *recorder.changed.values()]
+    return OutputSpec(tree, tuple(described)), tuple(held), changed, left
 
 
 @contextmanager

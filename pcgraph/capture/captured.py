@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx
 from torch.utils._pytree import TreeSpec
 
@@ -27,6 +28,25 @@ class OutputSpec:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A tensor that the caller holds after the run besides the return value, or that it has put hooks on.
+
+    Attributes:
+        tensor: the object, on the run's own autograd graph.
+        output: index of the output tensor that has its value, or None if it stands for an input.
+        input_index: which input that is.
+        retain: ``retain_grad()`` was called on it.
+        where: the line that made it.
+    """
+
+    tensor: torch.Tensor
+    output: int | None
+    input_index: int | None
+    retain: bool
+    where: str
+
+
+@dataclass(frozen=True)
 class Captured:
     """A model, captured at one call.
 
@@ -36,6 +56,9 @@ class Captured:
             ``module_path`` and ``source`` in its meta.
         externals: inputs, parameters and state by node name, in order of admission.
         outputs: how to rebuild the return value.
+        kept: tensors that the caller holds besides what the model returned, in the order of their making.
+        changed: outside tensors that the run turned into values with a gradient, in place: by node, the index of the
+            output tensor that they become.
         guards: the conditions under which the graph may be used again.
         stale: autograd's complaint about a value that is written after learning has come to need it, or None.
         once: why the graph may be valid for this call only; empty if the guards cover everything.
@@ -45,6 +68,8 @@ class Captured:
     graph: fx.Graph
     externals: Mapping[str, External]
     outputs: OutputSpec
+    kept: tuple[Kept, ...]
+    changed: Mapping[str, int]
     guards: Guards
     once: tuple[str, ...]
     stale: str | None = None
@@ -56,8 +81,6 @@ class Captured:
 
 
 def _nested(tensors: Mapping[str, Any]) -> Any:
-    import torch
-
     root = torch.nn.Module()
     for path, tensor in tensors.items():
         *parents, leaf = path.split(".")

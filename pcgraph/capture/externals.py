@@ -53,6 +53,7 @@ class Externals:
         self._names = names
         self._inputs = {id(tensor): (index, input_names[index]) for index, tensor in enumerate(inputs)}
         self.admitted: dict[str, External] = {}
+        self.objects: set[int] = set()  # their ids; the recorder keeps them alive
         self.unnamed: list[str] = []
         self._watched: dict[int, torch.UntypedStorage] = {}
         self._saved: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
@@ -81,6 +82,7 @@ class Externals:
         node.meta["multi"] = False
         node.meta["role"] = role
         node.meta["module_path"] = path
+        self.objects.add(id(tensor))
         self.admitted[node.name] = External(node.name, role, held, index, path)
         key = storage_key(tensor)
         if key is not None:
@@ -107,11 +109,6 @@ class Externals:
                 node = graph.create_node("get_attr", path, (), {}, name=path.replace(".", "_"))
         self._last = node
         return node
-
-    def describe(self, node: fx.Node) -> str:
-        """For messages: ``input 'x'``."""
-        external = self.admitted[node.name]
-        return f"{external.role.value} {external.path!r}"
 
     def before_write(self, key: int) -> None:
         """Keep a copy of outside memory that is about to be written."""

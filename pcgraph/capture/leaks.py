@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any
 
 import torch
+from torch import fx
 from torch.utils._pytree import register_dataclass, tree_flatten
 
 from ..errors import CaptureError
@@ -34,31 +35,29 @@ def refuse_unseen(recorder: Recorder, state: PythonState) -> None:
         )
 
 
-def refuse_leaks(recorder: Recorder, returned: list[Any]) -> None:
-    """Raise if a value that needs a gradient is still held by somebody after the run, besides in the return value.
+def kept_tensors(recorder: Recorder, returned: list[Any]) -> list[tuple[torch.Tensor, fx.Node, bool]]:
+    """Tensors that need a gradient and that somebody besides the return value cares for after the run.
 
-    Such a tensor (an auxiliary loss on the model, a hook's list, a hidden state kept for the next call) hangs on the
-    tape's own autograd graph: gradients through it would not reach what comes before the network.
+    Such a tensor (an auxiliary loss on the model, a hook's list, a hidden state kept for the next call, a value with
+    a hook) hangs on the tape's own autograd graph, and has to become an output of the network.
 
     Args:
         recorder: after the run.
         returned: a list that is the only holder of the model's return value.
 
-    Raises:
-        CaptureError: names the operation that made the tensor.
+    Returns:
+        Tensor, node that made it, and whether it is still held; in the order in which the tensors were made.
     """
-    if not _leaked(recorder, returned):
-        return
-    gc.collect()  # what only a dead cycle holds is not held
-    for tensor, origin in _leaked(recorder, returned):
-        meta = origin.node.meta
-        where = f"{meta.get('module_path') or ''} ({meta.get('source')})".strip()
-        raise CaptureError(
-            f"the model keeps a tensor of shape {tuple(tensor.shape)} that needs a gradient besides what it returns",
-            vertex=str(origin.node.name),
-            where=where,
-            hint="return it along with the output, or keep tensor.detach()",
-        )
+    leaked = _leaked(recorder, returned)
+    if leaked:
+        gc.collect()  # what only a dead cycle holds is not held
+        leaked = _leaked(recorder, returned)
+    held = {id(tensor) for tensor in leaked}
+    return [
+        (tensor, value.node, id(tensor) in held)
+        for tensor, value, _ in recorder.values.tensors()
+        if id(tensor) in held or id(tensor) in recorder.held
+    ]
 
 
 def open_dataclasses(returned: list[Any]) -> None:
@@ -71,17 +70,17 @@ def open_dataclasses(returned: list[Any]) -> None:
             register_dataclass(cls)
 
 
-def _leaked(recorder: Recorder, returned: list[Any]) -> list[tuple[torch.Tensor, Any]]:
+def _leaked(recorder: Recorder, returned: list[Any]) -> list[torch.Tensor]:
     in_result = Counter(id(leaf) for leaf in tree_flatten(returned)[0])
     found = []
     for tensor, value, held in recorder.values.tensors():
         outside = value.node.op in ("placeholder", "get_attr")
-        if outside or not _carries_gradient(tensor):
+        if outside or id(tensor) in recorder.externals.objects or not _carries_gradient(tensor):
             continue
         # Two more: the loop's variable and the argument of getrefcount. And one that stands for all of C++'s.
-        held += tensor._use_count() > 1  # type: ignore[attr-defined]
+        held += (tensor._use_count() > 1) + (id(tensor) in recorder.held)  # type: ignore[attr-defined]
         if sys.getrefcount(tensor) > held + in_result[id(tensor)] + 2:
-            found.append((tensor, value))
+            found.append(tensor)
     return found
 
 

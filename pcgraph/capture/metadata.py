@@ -47,15 +47,7 @@ def is_metadata(func: Any) -> bool:
 def refusal(func: Any, operands: list[torch.Tensor]) -> tuple[str, str] | None:
     """What is wrong with recording this call and what to do, or None if it can be recorded."""
     name = getattr(func, "__name__", "")
-    if name == "register_hook" and operands and operands[0].requires_grad:
-        if not operands[0].is_leaf:
-            return (
-                "the model registers a gradient hook on an activation while it runs",
-                "look at error nodes with `pcn.watch()` instead, or register hooks on parameters",
-            )
-    elif name == "retain_grad" and operands and not operands[0].is_leaf:
-        return ("the model calls retain_grad() on an activation", "look at error nodes with `pcn.watch()` instead")
-    elif name == "requires_grad_" or (name == "__set__" and _attribute(func) == "requires_grad"):
+    if name == "requires_grad_" or (name == "__set__" and _attribute(func) == "requires_grad"):
         if operands and not operands[0].requires_grad:
             return ("the model makes a tensor require a gradient while it runs", "set requires_grad before the call")
     elif name in ("grad", "backward") and getattr(func, "__module__", "").startswith("torch"):

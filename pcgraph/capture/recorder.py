@@ -66,6 +66,8 @@ class Recorder(TorchFunctionMode):
     Attributes:
         graph: the torch.fx graph, in single assignment form.
         wrote: some call wrote to an operand in place.
+        changed: tensors from outside into which values that need a gradient were written, by node.
+        held: values that got hooks, or whose gradient is to be retained, with the names of the calls.
         looks: why this graph may be valid for this call only: lines where Python read a value.
     """
 
@@ -83,6 +85,8 @@ class Recorder(TorchFunctionMode):
         self._busy = False
         self._modules: list[str] = []
         self._casts: dict[Any, fx.Node] = {}
+        self.changed: dict[str, torch.Tensor] = {}
+        self.held: dict[int, tuple[torch.Tensor, list[str]]] = {}
 
     # -- the mode ----------------------------------------------------------------------------
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -105,6 +109,8 @@ class Recorder(TorchFunctionMode):
 
     def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one call for real and record it."""
+        if func in _ASKS_FOR_GRADIENT and args[0].requires_grad:
+            return self._hold(func, args, kwargs)
         operands: list[torch.Tensor] = []
         collect(args, operands)
         collect(kwargs, operands)
@@ -234,11 +240,7 @@ class Recorder(TorchFunctionMode):
         base, geometry, spec = memory.base, memory.geometry, memory.spec
         was = dict(zip(map(id, operands), before, strict=True))
         if base.node.op in ("placeholder", "get_attr"):
-            raise CaptureError(
-                f"{name} writes a value that needs a gradient into {self.externals.describe(base.node)}, in place",
-                where=self._where(),
-                hint="write a detached value, or make a new tensor instead of changing this one",
-            )
+            self.changed[base.node.name] = memory.tensor
         unseen = not torch.is_grad_enabled() or not (was[id(written)] or written.requires_grad)
         if spec.requires_grad and unseen:
             raise CaptureError(
@@ -297,6 +299,18 @@ class Recorder(TorchFunctionMode):
                 hint="call a custom autograd function as MyFunction.apply(...), not through a stored apply",
             )
         return self.values.node(value)
+
+    def _hold(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Remember a tensor whose gradient somebody asks for; a parameter's is the engine's business, as always."""
+        tensor = args[0]
+        self._look(f"{_name(func)}() is called on a tensor")
+        if not self.values.knows(tensor):
+            self._external(tensor, func)
+        node = self.values.current(tensor)[0].node
+        if node.op in ("placeholder", "get_attr") and self.externals.admitted[node.name].input_index is None:
+            return func(*args, **kwargs)
+        self.held.setdefault(id(tensor), (tensor, []))[1].append(_name(func))
+        return None if func is torch.Tensor.retain_grad else func(*args, **kwargs)
 
     def _external(self, tensor: torch.Tensor, func: Any) -> None:
         node = self.externals.admit(tensor, self.graph, f"{_name(func)} at {self._where()}")
@@ -368,6 +382,7 @@ class Recorder(TorchFunctionMode):
                 handle.remove()
 
 
+_ASKS_FOR_GRADIENT = {torch.Tensor.register_hook, torch.Tensor.retain_grad}
 _FUNCTION_APPLY = torch._C._FunctionBase.__dict__["apply"]
 
 

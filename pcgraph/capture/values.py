@@ -114,6 +114,11 @@ class Values:
         for key, binding in self._bound.items():
             yield binding.tensor, binding.value, 1 + (key in firsts)
 
+    def clear(self) -> None:
+        """Let go of every tensor object."""
+        self._bound.clear()
+        self._memory.clear()
+
     def rebind_shape(self, tensor: torch.Tensor, value: Value) -> None:
         """`tensor` was re-shaped in place (``squeeze_``): same memory, another view of it."""
         binding = self._bound[id(tensor)]

@@ -1,6 +1,7 @@
 """Codegen: a scheduled graph becomes a prediction and a learning program. Never sees the user's module."""
 
+from .learning import Learning
 from .precision import without_autocast
 from .program import Program
 
-__all__ = ["Program", "without_autocast"]
+__all__ = ["Learning", "Program", "without_autocast"]

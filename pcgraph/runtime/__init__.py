@@ -2,6 +2,7 @@
 
 from .binding import Binding
 from .compiled import Compiled
+from .held import Held
 from .network import PCNetwork, network_of
 
-__all__ = ["Binding", "Compiled", "PCNetwork", "network_of"]
+__all__ = ["Binding", "Compiled", "Held", "PCNetwork", "network_of"]

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from .held import Held
+
 
 @dataclass(frozen=True)
 class Binding:
@@ -17,11 +19,15 @@ class Binding:
         sources: per external of the program, the index of a call input, or None.
         tensors: per external, the model's own tensor, or None for inputs.
         rebuild: makes the return value from the program's outputs.
+        changed: externals that a call writes to, in place, with a gradient, and the outputs that they become.
+        held: tensor objects that a call leaves with the caller besides; only in a program of one call.
     """
 
     sources: tuple[int | None, ...]
     tensors: tuple[torch.Tensor | None, ...]
     rebuild: Callable[[Sequence[Any]], Any]
+    held: tuple[Held, ...] = ()
+    changed: tuple[tuple[int, int], ...] = ()
 
     def values(self, inputs: Sequence[torch.Tensor]) -> list[Any]:
         """Values of the program's externals for these inputs."""

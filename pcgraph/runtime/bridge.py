@@ -1,12 +1,12 @@
-"""The bridge to autograd: one Function whose backward is the learning program.
+"""The bridge to autograd: one Function per segment, whose backward is that segment's learning program.
 
-To the engine the whole network is a single node between its leaves (inputs, parameters) and its outputs, so
-optimizers, hooks, gradient scalers and gradient accumulation see ordinary gradients. Inside, no engine runs.
+To the engine the network is a single node between its leaves (inputs, parameters) and its outputs, so optimizers,
+hooks, gradient scalers and gradient accumulation see ordinary gradients. Inside, no engine runs. Only where the
+caller holds a value that the network goes on with (a seam) there is one node more, so that the engine sees it too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,50 +15,28 @@ from ..errors import LearnError
 from ..graph import TensorSpec
 
 if TYPE_CHECKING:
-    from .compiled import Compiled
-
-_keeps_graph: Callable[[], bool] = torch._C._autograd._get_current_graph_task_keep_graph
-
-_FREED = (
-    "Trying to run the learning phase a second time: the values that the prediction saved were freed after the first "
-    "time. Specify retain_graph=True if you need to learn twice from one prediction."
-)
+    from .run import Run
 
 
 class Wave(torch.autograd.Function):
     """Prediction on the way in, Z-IL inference on the way back."""
 
     @staticmethod
-    def forward(ctx: Any, compiled: Compiled, values: list[Any], plain: list[Any], *leaves: torch.Tensor) -> Any:
-        """Run the prediction; `plain` receives the outputs that carry no gradient."""
-        given = list(values) if compiled.first else ()
-        outputs, saved = compiled.program.predict(values)
-        ctx.compiled, ctx.saved, ctx.leaves = compiled, saved, leaves
-        ctx.versions = compiled.versions(saved, outputs, given)
+    def forward(ctx: Any, run: Run, segment: int, *sources: torch.Tensor) -> Any:
+        """Present the outputs of a segment; `sources` receive its gradients, after the token of the segment before."""
+        ctx.run, ctx.segment = run, segment
         ctx.set_materialize_grads(False)
-        # Detached, since a view of an output that learns would come to need a gradient along with it.
-        plain.extend(outputs[k].detach() for k in compiled.plain_outputs)
-        return tuple(compiled.presentable(outputs[k], saved) for k in compiled.learning_outputs)
+        return run.present(segment)
 
     @staticmethod
     def backward(ctx: Any, *errors: torch.Tensor | None) -> Any:
-        """Run the learning program on the errors of the outputs; return the leaves' gradients."""
-        compiled, saved, leaves = ctx.compiled, ctx.saved, ctx.leaves
-        if saved is None:
-            raise RuntimeError(_FREED)
-        if compiled.stale is not None:
-            raise RuntimeError(compiled.stale)
-        compiled.check_versions(saved, ctx.versions)
-        if _keeps_graph():
-            saved = list(saved)
-        else:
-            ctx.saved = ctx.leaves = None
+        """Run the segment's learning program on the errors of its outputs; return the sources' gradients."""
         differentiate = torch.is_grad_enabled()
         with torch.no_grad():
-            gradients = compiled.learn(saved, errors)
+            gradients = ctx.run.learn(ctx.segment, errors)
         if differentiate:
-            gradients = refuse_double_backward(leaves, errors, gradients)
-        return (None, None, None, *gradients)
+            gradients = refuse_double_backward(ctx.run.leaves, errors, gradients)
+        return (None, None, *gradients)
 
 
 class _Refuse(torch.autograd.Function):

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from ..codegen import Program, without_autocast
-from ..graph import Ref, Role
+from ..graph import Ref
 from .binding import Binding
-from .bridge import Wave, layout
-
-_LEAF_ROLES = (Role.INPUT, Role.PARAMETER, Role.STATE)
+from .bridge import Wave
+from .held import adopt
+from .run import Run
 
 
 class Compiled:
@@ -38,23 +38,19 @@ class Compiled:
         self.watch: tuple[Ref, ...] = ()
         self._on_errors = on_errors
         graph = program.graph
-        learning, plain, given = [], [], []
-        for k, ref in enumerate(graph.outputs):
-            # A tensor of the caller's comes back as it is, unless errors from inside and outside meet in it: then
-            # they must be added in here, where the order of sums is autograd's.
-            role = graph[ref.vertex].role
-            if role is Role.STATE or (role in _LEAF_ROLES and not graph.uses[ref.vertex]):
-                given.append(k)
-            elif graph.carries_error(ref):
-                learning.append(k)
-            else:
-                plain.append(k)
-        self.learning_outputs, self.plain_outputs, self._given = tuple(learning), tuple(plain), tuple(given)
-        position = {name: i for i, name in enumerate(program.externals)}
-        self._leaf_positions = [position[name] for name in program.leaves]
-        self._given_positions = [position[graph.outputs[k].vertex] for k in given]
-        self._n_outputs = len(graph.outputs)
-        self._checked: tuple[int, ...] | None = None
+        outputs = range(len(graph.outputs))
+        learning = {k for segment in program.outputs_of for k in segment}
+        self._given = tuple(k for k in outputs if program.returned(graph.outputs[k]))
+        self._plain = tuple(k for k in outputs if k not in learning and k not in self._given)
+        place = {name: i for i, name in enumerate(program.externals)}
+        self._given_places = [place[graph.outputs[k].vertex] for k in self._given]
+        number = {ref: k for k, ref in enumerate(graph.outputs)}
+        # What each segment hands errors to: the values of leaves below segment 0, outputs of lower segments elsewhere.
+        self._sources = [
+            [place[ref.vertex] if s == 0 else number[ref] for ref in ends] for s, ends in enumerate(program.ends)
+        ]
+        self._held = {item.output for item in binding.held}
+        self._checked: list[list[int]] | None = None
 
     @property
     def first(self) -> bool:
@@ -65,74 +61,82 @@ class Compiled:
     def __call__(self, inputs: Sequence[torch.Tensor]) -> Any:
         """Predict, and be ready to learn."""
         values = self.binding.values(inputs)
-        leaves = [values[i] for i in self._leaf_positions]
-        outputs: list[Any] = [None] * self._n_outputs
-        for k, position in zip(self._given, self._given_positions, strict=True):
-            outputs[k] = values[position]
-        plain: list[Any] = []
-        if self.learning_outputs:
-            if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-                with without_autocast():
-                    learned = Wave.apply(self, values, plain, *leaves)
-            else:
-                learned = Wave.apply(self, values, plain, *leaves)
-            for k, value in zip(self.learning_outputs, learned, strict=True):
-                outputs[k] = value
+        leaves = [values[i] for i in self._sources[0]]
+        given = [values[i] for i in self._given_places]
+        changed = [(values[i], k) for i, k in self.binding.changed]
+        for i, _ in self.binding.changed:
+            values[i] = values[i].detach().clone()
+        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+            with without_autocast():
+                outputs = self._predict(values, leaves)
         else:
-            with torch.no_grad(), without_autocast():
-                predicted, _ = self.program.predict(values)
-            plain = [predicted[k] for k in self.plain_outputs]
-        for k, value in zip(self.plain_outputs, plain, strict=True):
+            outputs = self._predict(values, leaves)
+        for k, value in zip(self._given, given, strict=True):
             outputs[k] = value
+        for tensor, k in changed:
+            outputs[k] = tensor.copy_(outputs[k])
+        if self.binding.held:
+            adopt(self.binding.held, outputs, inputs)
         return self.binding.rebuild(outputs)
 
-    def learn(self, saved: list[Any], errors: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
-        """Gradients of the leaves from the errors of the learning outputs."""
-        layouts: list[Any] = [None] * self._n_outputs
-        arriving = []
-        for k, error in zip(self.learning_outputs, errors, strict=True):
-            if error is not None:
-                layouts[k] = layout(error)
-                arriving.append(error)
-        if not arriving:
-            return (None,) * len(self._leaf_positions)
-        gradients, watched = self.program.run_learning(saved, arriving, tuple(layouts), self.watch)
-        if self.watch:
-            self._on_errors(dict(zip(self.watch, watched, strict=True)))
-        return tuple(gradients)
+    def _predict(self, values: list[Any], leaves: list[torch.Tensor]) -> list[Any]:
+        program = self.program
+        with torch.no_grad():
+            run = Run(self, values, leaves)
+        outputs = list(run.outputs)
+        for k in self._plain:  # detached, since a view of an output that learns would come to need a gradient with it
+            outputs[k] = outputs[k].detach()
+        token: tuple[torch.Tensor, ...] = ()
+        for segment, ks in enumerate(program.outputs_of):
+            sources = leaves if segment == 0 else [outputs[k] for k in self._sources[segment]]
+            learned = Wave.apply(run, segment, *token, *sources)
+            for k, value in zip(ks, learned, strict=False):
+                outputs[k] = value
+            token = learned[len(ks) :]
+        return outputs
+
+    def report(self, watched: Sequence[Any]) -> None:
+        """Hand the watched errors of one segment on."""
+        self._on_errors(dict(zip(self.watch, watched, strict=True)))
 
     # -- values changed between prediction and learning ---------------------------------------------
-    def versions(self, saved: list[Any], outputs: Sequence[Any], given: Sequence[Any]) -> list[int]:
-        """Version counters of the saved values that somebody outside can write to."""
+    def versions(self, saved: Sequence[list[Any]], outputs: Sequence[Any], given: Sequence[Any]) -> list[list[int]]:
+        """Version counters of the saved values that somebody outside can write to, by segment."""
         if self._checked is None:
             outside = {_memory(t) for t in (*outputs, *given)}
             inside = {f"x_{name}" for name in self.program.externals}
-            self._checked = tuple(
-                i
-                for i, (name, value) in enumerate(zip(self.program.saved, saved, strict=True))
-                if isinstance(value, torch.Tensor) and (name in inside or _memory(value) in outside)
-            )
-        return [saved[i]._version for i in self._checked]
+            self._checked = [
+                [
+                    i
+                    for i, (name, value) in enumerate(zip(names, values, strict=True))
+                    if isinstance(value, torch.Tensor) and (name in inside or _memory(value) in outside)
+                ]
+                for names, values in zip(self.program.saved, saved, strict=True)
+            ]
+        return [[values[i]._version for i in places] for values, places in zip(saved, self._checked, strict=True)]
 
-    def presentable(self, output: torch.Tensor, saved: list[Any]) -> torch.Tensor:
-        """An output that the caller may write to: no view, unless it shares memory with something kept."""
+    def presentable(self, k: int, output: torch.Tensor, saved: Sequence[list[Any] | None]) -> torch.Tensor:
+        """Output `k` so that the caller may write to it: no view, unless it shares memory with something kept."""
+        if k in self._held:
+            return output.detach()  # an object of its own, which can take the place of the caller's
         if not output._is_view():
             return output
         memory = _memory(output)
-        if any(_memory(value) == memory for value in (*saved, *self.binding.tensors)):
+        kept = (value for values in saved for value in values or ())
+        if any(_memory(value) == memory for value in (*kept, *self.binding.tensors)):
             return output
         whole = torch.empty(0, dtype=output.dtype, device=output.device)
         return whole.set_(output.untyped_storage(), output.storage_offset(), output.size(), output.stride())
 
-    def check_versions(self, saved: list[Any], versions: list[int]) -> None:
+    def check_versions(self, segment: int, saved: list[Any], versions: list[list[int]]) -> None:
         """Raise as autograd does if a value needed for learning was changed in place since the prediction."""
         assert self._checked is not None
-        for i, version in zip(self._checked, versions, strict=True):
+        for i, version in zip(self._checked[segment], versions[segment], strict=True):
             if saved[i]._version != version:
                 raise RuntimeError(
                     "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                    f"{self.program.saved[i].split('_', 1)[1]!r} of shape {list(saved[i].shape)} is at version "
-                    f"{saved[i]._version}; expected version {version} instead. Learn before changing it."
+                    f"{self.program.saved[segment][i].split('_', 1)[1]!r} of shape {list(saved[i].shape)} is at "
+                    f"version {saved[i]._version}; expected version {version} instead. Learn before changing it."
                 )
 
 

@@ -42,13 +42,6 @@ class HidesParameters(Base):
         )
 
 
-class KeepsLoss(Base):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.fc(x)
-        self.auxiliary = y.square().sum()
-        return y
-
-
 class Reseeds(Base):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(1)
@@ -72,11 +65,6 @@ class Differentiates(Base):
         return torch.autograd.grad(self.fc(x).sum(), x, create_graph=True)[0]
 
 
-class WritesItsInput(Base):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(F.relu(x, inplace=True))
-
-
 class Lazy(Base):
     def __init__(self) -> None:
         super().__init__()
@@ -91,12 +79,10 @@ class Lazy(Base):
     [
         (WritesUnseen, X, "behind autograd's back"),
         (HidesParameters, X, "a function of the user's"),
-        (KeepsLoss, X, "keeps a tensor"),
         (Reseeds, X, "random numbers"),
         (ReturnsASet, X, "returns a set"),
         (ChangesItsArgument, [X], "container among its arguments"),
         (Differentiates, X, "require a gradient"),
-        (WritesItsInput, (X * 1).requires_grad_() * 1, "in place"),
         (Lazy, X, "no shape yet"),
     ],
     ids=lambda v: v.__name__ if isinstance(v, type) else "",

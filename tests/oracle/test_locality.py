@@ -16,6 +16,8 @@ import torch
 
 import pcgraph
 from pcgraph.codegen.program import Program
+from pcgraph.codegen.seams import Edge
+from pcgraph.codegen.sweep import VertexLines
 from pcgraph.graph import Ref
 from tests.zoo import ZOO
 
@@ -30,11 +32,12 @@ def compiled(name: str) -> Program:
 
 def violations(program: Program) -> list[str]:
     """What breaks locality, line by line; the errors are followed from hand to hand, by value."""
-    graph, names = program.graph, program._stitcher._values
-    state = {ref: f"arriving{k}" for k, ref in enumerate(graph.outputs) if graph.carries_error(ref)}
+    graph, names = program.graph, program.stitcher.values
+    state = {graph.outputs[k]: f"arriving{k}" for segment in program.outputs_of for k in segment}
+    single: dict[Edge, str] = {}
     made: set[str] = set()
     found: list[str] = []
-    for part in program.learn_lines.parts:
+    for part in parts(program):
         vertex = graph[part.vertex]
         own = {Ref(vertex.name, k) for k in range(len(vertex.outputs))}
         operands = set(vertex.operands)
@@ -61,19 +64,26 @@ def violations(program: Program) -> list[str]:
                 found.append(f"{vertex.name}: {line.render()} overwrites {made & set(line.outs)}")
             made |= set(line.outs)
             readable |= set(line.outs)
-        if not readable.issuperset(part.handed.values()):
+        if not readable.issuperset((*part.handed.values(), *part.edges.values())):
             found.append(f"{vertex.name} hands on an error that it did not make")
         state.update(part.handed)
-    leaves = [Ref(name) for name in program.leaves]
-    if list(program.learn_lines.results) != [state.get(ref) for ref in leaves]:
-        found.append("a parameter's update is not what its own uses have collected")
+        refs, _ = program.stitcher.operands[vertex.name]
+        single.update({Edge(refs[i], vertex.name, i): name for i, name in part.edges.items()})
+    for lines, ends in zip(program.learn_lines, program.stitcher.ends, strict=True):
+        if list(lines.results) != [single.get(end) if isinstance(end, Edge) else state.get(end) for end in ends]:
+            found.append("the engine is handed something else than what a value's own uses have collected")
     return found
+
+
+def parts(program: Program) -> list[VertexLines]:
+    """Everything that learns, in order: the last segment first."""
+    return [part for segment in reversed(program.learn_lines) for part in segment.parts]
 
 
 @pytest.mark.parametrize("name", sorted(ZOO))
 def test_every_line_is_local(name: str) -> None:
     program = compiled(name)
-    assert program.learn_lines.parts or not program.leaves
+    assert parts(program) or not any(program.ends)
     assert violations(program) == []
 
 
@@ -83,10 +93,9 @@ def test_the_check_can_fail() -> None:
     network = pcgraph.compile(model, example_inputs=(torch.ones(2, 3),))
     program = network._last().compiled.program
     assert violations(program) == []
-    parts = list(program.learn_lines.parts)
-    first, last = parts[0], parts[-1]
-    stolen = replace(first, lines=(*first.lines, *last.lines))
-    program.learn_lines = replace(program.learn_lines, parts=(stolen, *parts[1:]))
+    first, *others = parts(program)
+    stolen = replace(first, lines=(*first.lines, *others[-1].lines))
+    program.learn_lines = (replace(program.learn_lines[0], parts=(stolen, *others)),)
     assert violations(program) != []
 
 
@@ -95,7 +104,7 @@ def test_every_vertex_is_evaluated_once() -> None:
     for name in ("resnet18", "gpt_tied", "residual_mlp_50"):
         program = compiled(name)
         predicted = [part.vertex for part in program.predict_lines.parts]
-        learned = [part.vertex for part in program.learn_lines.parts]
+        learned = [part.vertex for part in parts(program)]
         assert len(set(predicted)) == len(predicted)
         assert len(set(learned)) == len(learned)
         place = {vertex: i for i, vertex in enumerate(predicted)}

@@ -1,0 +1,144 @@
+"""Learning programs, compiled per segment for the errors that really arrive.
+
+Which outputs receive errors, and in which layout, shows when they arrive; at a seam that is only when everything above
+has learned. So the compiled segments form a tree: from each, one branch per pattern of errors.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import LearnError
+from ..graph import Ref, TensorSpec
+from .emit import emit
+from .opaque import Silent
+from .precision import without_autocast
+from .sweep import Sweep
+
+if TYPE_CHECKING:
+    from .program import Program
+
+LOCK = threading.RLock()  # tracing is not safe on several threads
+
+Layouts = tuple[TensorSpec | None, ...]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A compiled segment.
+
+    Attributes:
+        function: ``(saved, flight, errors) -> (results, watched errors, flight for the segment below)``.
+        source: of the function.
+        below: how to go on.
+    """
+
+    function: Callable[[list[Any], list[Any], list[Any]], list[list[Any]]]
+    source: str
+    below: Learning
+
+
+class Learning:
+    """Learning, with everything above one segment done.
+
+    Args:
+        program: what learns.
+        above: the same before the segment above learned, or None.
+        layouts: of the errors that arrived at the segment above.
+    """
+
+    def __init__(self, program: Program, above: Learning | None, layouts: Layouts) -> None:
+        self.program, self.above, self.layouts = program, above, layouts
+        self.segment: int = len(program.saved) - 1 if above is None else above.segment - 1
+        self._branches: dict[Any, Branch] = {}
+        self._resume: tuple[Sweep, tuple[str, ...]] | None = None  # good for one branch: a sweep goes on only once
+
+    def run(
+        self, saved: list[Any], flight: list[Any], errors: list[Any], layouts: Layouts, watch: tuple[Ref, ...]
+    ) -> tuple[list[Any], list[Any], list[Any], Learning]:
+        """Let the segment learn; consumes the lists.
+
+        Whether an opaque vertex hands an error to each of its operands shows only when it learns. Where one does
+        not (a custom function that returns None), the segment is compiled anew without that error and run again,
+        so that what autograd leaves at None stays None.
+
+        Args:
+            saved: values that the prediction kept for this segment.
+            flight: errors from the segments above that are still on their way.
+            errors: that arrive at the segment's outputs.
+            layouts: of those, None at outputs where none does.
+            watch: values whose errors are asked for.
+
+        Returns:
+            What the engine is handed, the watched errors, the errors on their way, and how to go on.
+
+        Raises:
+            LearnError: errors of such layouts would need values that the prediction did not keep.
+        """
+        if not self.program.opaque:
+            branch = self.branch(layouts, watch)
+            results, watched, flight = branch.function(saved, flight, errors)
+            return results, watched, flight, branch.below
+        while True:
+            branch = self.branch(layouts, watch)
+            try:
+                results, watched, onward = branch.function(list(saved), list(flight), list(errors))
+                return results, watched, onward, branch.below
+            except Silent:
+                self.program.stitcher.programs.forget_opaque()
+                self._branches.clear()
+                self._resume = None
+
+    def branch(self, layouts: Layouts, watch: tuple[Ref, ...]) -> Branch:
+        """The segment, compiled for these errors."""
+        key = (layouts, watch)
+        branch = self._branches.get(key)
+        if branch is None:
+            with LOCK, without_autocast():
+                branch = self._branches[key] = self._compile(layouts, watch)
+        return branch
+
+    def _compile(self, layouts: Layouts, watch: tuple[Ref, ...]) -> Branch:
+        program, here = self.program, self.segment
+        sweep, flight = self._sweep()
+        lines = sweep.advance(layouts)
+        made = {out for line in lines.lines for out in line.outs} | set(flight)
+        reads = dict.fromkeys(read for line in lines.lines for read in line.reads if not read.startswith("arriving"))
+        missing = [name for name in reads if name not in made and name not in program.saved[here]]
+        if missing:
+            raise LearnError(
+                f"errors of these layouts need values that the prediction did not keep: {missing[:3]}",
+                hint="make the gradient of the output contiguous, e.g. multiply the output by 1 before the loss",
+            )
+        errors = {ref: name for part in lines.parts for ref, name in part.errors.items()}
+        watched = tuple(errors.get(ref, "None") for ref in watch)
+        results = tuple(name or "None" for name in lines.results)
+        arriving = [f"arriving{k}" for k, spec in zip(program.outputs_of[here], layouts, strict=True) if spec]
+        arguments: Sequence[tuple[str, Sequence[str]]] = [
+            ("saved", program.saved[here]), ("flight", flight), ("errors", arriving)
+        ]  # fmt: skip
+        emitted = emit("learn", arguments, lines.lines, [results, watched, lines.flight])
+        below = Learning(program, self, layouts)
+        below._resume = (sweep, lines.flight)
+        return Branch(emitted.function, emitted.source, below)
+
+    def _sweep(self) -> tuple[Sweep, tuple[str, ...]]:
+        """A sweep that has come down to this segment, and what is on its way when the segment begins."""
+        resume, self._resume = self._resume, None
+        if resume is not None:
+            return resume
+        if self.above is None:
+            return Sweep(self.program.stitcher), ()
+        path: list[Layouts] = []
+        learning: Learning | None = self
+        while learning is not None and learning.above is not None:
+            path.append(learning.layouts)
+            learning = learning.above
+        sweep = Sweep(self.program.stitcher)
+        flight: tuple[str, ...] = ()
+        while path:
+            flight = sweep.advance(path.pop()).flight
+        return sweep, flight

@@ -1,0 +1,91 @@
+"""One prediction, ready to learn: what it saved, segment by segment, and the errors that are on their way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .bridge import layout
+
+if TYPE_CHECKING:
+    from ..codegen import Learning
+    from .compiled import Compiled
+
+_keeps_graph: Callable[[], bool] = torch._C._autograd._get_current_graph_task_keep_graph
+
+_FREED = (
+    "Trying to run the learning phase a second time: the values that the prediction saved were freed after the first "
+    "time. Specify retain_graph=True if you need to learn twice from one prediction."
+)
+_TOKEN = torch.empty(0)  # tells the engine that a segment comes before another; nothing is in it
+
+
+class Run:
+    """State of one call between prediction and learning.
+
+    Args:
+        compiled: what predicts.
+        values: of the program's externals; the list is emptied.
+        leaves: those of them that receive gradients.
+    """
+
+    def __init__(self, compiled: Compiled, values: list[Any], leaves: Sequence[torch.Tensor]) -> None:
+        self.leaves = tuple(leaves)
+        given = list(values) if compiled.first else ()
+        self.outputs: list[Any]
+        self.outputs, *saved = compiled.program.predict(values)
+        self._compiled = compiled
+        self._saved: list[list[Any] | None] = list(saved)
+        self._versions = compiled.versions(saved, self.outputs, given)
+        self._onward: tuple[list[Any], Learning] | None = None
+
+    def present(self, segment: int) -> tuple[torch.Tensor, ...]:
+        """The outputs of one segment, and a token for the next."""
+        program = self._compiled.program
+        shown = tuple(self._compiled.presentable(k, self.outputs[k], self._saved) for k in program.outputs_of[segment])
+        last = segment == len(program.saved) - 1
+        return shown if last else (*shown, _TOKEN.clone())
+
+    def learn(self, segment: int, errors: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
+        """Gradients of the segment's sources from the errors of its outputs (and the token's).
+
+        Raises:
+            RuntimeError: the saved values were freed, or changed since the prediction.
+        """
+        compiled, saved = self._compiled, self._saved[segment]
+        program = compiled.program
+        if saved is None:
+            raise RuntimeError(_FREED)
+        if compiled.stale is not None:
+            raise RuntimeError(compiled.stale)
+        compiled.check_versions(segment, saved, self._versions)
+        if _keeps_graph():
+            saved = list(saved)
+        else:
+            self._saved[segment] = None
+        token = [None] if segment else []
+        learning, flight = self._from_above(segment, errors)
+        arriving = [error for error in errors[: len(program.outputs_of[segment])] if error is not None]
+        if not arriving and not flight:
+            return (*token, *(None for _ in program.ends[segment]))
+        layouts = tuple(None if e is None else layout(e) for e in errors[: len(program.outputs_of[segment])])
+        results, watched, flight, below = learning.run(saved, flight, arriving, layouts, compiled.watch)
+        if compiled.watch:
+            compiled.report(watched)
+        if segment:
+            self._onward = (flight, below)
+            return (_TOKEN, *results)
+        return tuple(results)
+
+    def _from_above(self, segment: int, errors: Sequence[torch.Tensor | None]) -> tuple[Learning, list[Any]]:
+        """How learning goes on at a segment, and the errors on their way to it."""
+        program = self._compiled.program
+        if segment == len(program.saved) - 1:
+            return program.start, []
+        onward, self._onward = self._onward, None
+        if errors[-1] is not None and onward is not None:
+            flight, learning = onward
+            return learning, flight
+        return program.untouched(segment), []
