@@ -181,6 +181,7 @@ def _binding(captured: Captured, program: Program) -> Binding:
         rebuild,
         held,
         tuple((program.externals.index(name), k) for name, k in captured.changed.items()),
+        captured.woken,
     )
 
 

@@ -6,6 +6,7 @@ import enum
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,10 +18,10 @@ from ..errors import CaptureError
 from .captured import Captured, Kept, OutputSpec
 from .externals import Externals, names_of
 from .guards import Guards
-from .leaks import kept_tensors, open_dataclasses, refuse_unseen, stale_values
+from .leaks import kept_tensors, open_dataclasses, refuse_reseeding, stale_values
 from .mutation import dense_copy
 from .pystate import PythonState
-from .recorder import Recorder
+from .recorder import Again, Recorder
 from .recurrent import UNROLLED
 
 
@@ -30,6 +31,7 @@ def capture(
     kwargs: Mapping[str, Any] | None = None,
     *,
     unroll: bool = True,
+    aten: bool = False,
 ) -> Captured:
     """Run ``model(*args, **kwargs)`` once, for real, and write down what it did as a torch.fx graph.
 
@@ -41,6 +43,7 @@ def capture(
         args: positional arguments of the call, any pytree.
         kwargs: keyword arguments of the call.
         unroll: give every time step of ``nn.RNN``, ``nn.LSTM`` and ``nn.GRU`` vertices of its own.
+        aten: record ATen calls instead of torch's; done by itself for a model that differentiates inside.
 
     Raises:
         CaptureError: the model does something whose gradient could not be guaranteed.
@@ -48,7 +51,28 @@ def capture(
     """
     kwargs = dict(kwargs or {})
     leaves, spec = tree_flatten((tuple(args), kwargs))
-    names = _input_names(model, tuple(args), kwargs)
+    try:
+        return _run(model, tuple(args), kwargs, leaves, spec, unroll, aten)
+    except Again as again:
+        woken: tuple[int, ...] = ()
+        if again.wake is not None:  # as the model would have it: the caller's own tensor, from now on
+            tensors = list({id(leaf): leaf for leaf in leaves if isinstance(leaf, torch.Tensor)}.values())
+            tensors[again.wake].requires_grad_()
+            woken = (again.wake,)
+        captured = capture(model, args, kwargs, unroll=unroll, aten=aten or again.aten)
+        return replace(captured, woken=captured.woken + woken)
+
+
+def _run(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    leaves: list[Any],
+    spec: Any,
+    unroll: bool,
+    aten: bool,
+) -> Captured:
+    names = _input_names(model, args, kwargs)
     inputs: list[torch.Tensor] = []
     standing: dict[int, torch.Tensor] = {}  # one stand-in per tensor object, so that aliases stay aliases
     run_leaves = []
@@ -63,7 +87,7 @@ def capture(
     tensor_names = _unique_names(leaves, names)
     graph = fx.Graph()
     externals = Externals(names_of(model), tensor_names, inputs)
-    recorder = Recorder(externals, graph, UNROLLED if unroll else {})
+    recorder = Recorder(externals, graph, UNROLLED if unroll else {}, aten)
     state = PythonState()
     state.read(model, "")
     _refuse_backward_hooks(model)
@@ -72,7 +96,7 @@ def capture(
     paths = {id(module): name for name, module in model.named_modules()}
     with _undisturbed(externals), recorder.active(paths), state.watching():
         returned = [model(*run_args, **run_kwargs)]
-    refuse_unseen(recorder, state)
+    refuse_reseeding(state)
     open_dataclasses(returned)
     kept = kept_tensors(recorder, returned)
     after, after_spec = tree_flatten((run_args, run_kwargs))
@@ -82,9 +106,9 @@ def capture(
     stale = stale_values(tensors) if recorder.wrote else None
     admitted = [e.tensor for e in externals.admitted.values() if e.tensor is not None]
     owned = list({id(t): t for t in (*model.parameters(), *model.buffers(), *admitted)}.values())
-    once = [*recorder.looks, *state.reasons]
+    once = [*recorder.tape.looks, *state.reasons]
     once += [f"the model keeps a tensor that needs a gradient ({k.where})" for k in held]
-    recorder.values.clear()
+    recorder.tape.values.clear()
     once += [f"the run changes {what or 'the model'}" for what in state.changes()]
     once += [f"reads a tensor that pcgraph cannot name ({where})" for where in externals.unnamed]
     once += [
@@ -131,7 +155,7 @@ def _finish(
     described: list[tuple[int | None, Any]] = []
     for leaf in leaves:
         if isinstance(leaf, torch.Tensor):
-            node = recorder.output(leaf)
+            node = recorder.tape.node(leaf, "the model's return value")
             if node not in tensors:  # a tensor that is returned twice is one output: its errors add up in the engine
                 tensors.append(node)
             described.append((tensors.index(node), None))
@@ -144,12 +168,12 @@ def _finish(
             )
 
     def place(tensor: torch.Tensor) -> int:
-        node = recorder.output(tensor)
+        node = recorder.tape.node(tensor, "the model's return value")
         if node not in tensors:
             tensors.append(node)
         return tensors.index(node)
 
-    changed = {name: place(tensor) for name, tensor in recorder.changed.items()}
+    changed = {name: place(tensor) for name, tensor in recorder.tape.changed.items()}
     held = []
     for tensor, made, _ in kept:
         external = recorder.externals.admitted.get(made.name)
@@ -158,7 +182,7 @@ def _finish(
         retain = "retain_grad" in recorder.held.get(id(tensor), (tensor, []))[1]
         held.append(Kept(tensor, index, external.input_index if external else None, retain, where))
     graph.output(tuple(tensors))
-    left = [*returned, *(k.tensor for k in held), *recorder.changed.values()]
+    left = [*returned, *(k.tensor for k in held), *recorder.tape.changed.values()]
     return OutputSpec(tree, tuple(described)), tuple(held), changed, left
 
 

@@ -61,6 +61,7 @@ class Captured:
             output tensor that they become.
         guards: the conditions under which the graph may be used again.
         stale: autograd's complaint about a value that is written after learning has come to need it, or None.
+        woken: inputs that the model makes require a gradient.
         once: why the graph may be valid for this call only; empty if the guards cover everything.
     """
 
@@ -73,6 +74,7 @@ class Captured:
     guards: Guards
     once: tuple[str, ...]
     stale: str | None = None
+    woken: tuple[int, ...] = ()
 
     def graph_module(self) -> fx.GraphModule:
         """An executable `torch.fx.GraphModule` of the graph (inputs in the order of its placeholders)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -64,7 +65,7 @@ class Forward:
         return 1
 
     def __iter__(self) -> Iterator[Any]:
-        yield self._cls.forward
+        yield inspect.getattr_static(self._cls, "forward")
 
 
 class Defaults:

@@ -89,6 +89,10 @@ class Externals:
             self._watched.setdefault(key, tensor.untyped_storage())
         return node
 
+    def input_index(self, tensor: torch.Tensor) -> int | None:
+        """Which of the call's tensor inputs a tensor stands for."""
+        return self._inputs.get(id(tensor), (None, ""))[0]
+
     def _unknown(self, tensor: torch.Tensor, where: str) -> tuple[str, Role]:
         if tensor.grad_fn is not None and tensor.grad_fn._sequence_nr() >= self._first_sequence:
             raise CaptureError(

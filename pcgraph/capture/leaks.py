@@ -17,17 +17,12 @@ from .pystate import PythonState
 from .recorder import Recorder
 
 
-def refuse_unseen(recorder: Recorder, state: PythonState) -> None:
-    """Raise for effects that a compiled program could not repeat.
+def refuse_reseeding(state: PythonState) -> None:
+    """Raise for an effect that a compiled program could not repeat.
 
     Raises:
-        CaptureError: memory of the graph was written outside of any recorded call, or random numbers were reseeded.
+        CaptureError: random numbers were reseeded.
     """
-    if recorder.observer.unseen_writes & recorder.values.seen_memory():
-        raise CaptureError(
-            "the model writes to a tensor by a way that torch's function calls do not show (a script function?)",
-            hint="write with ordinary tensor operations",
-        )
     if state.reseeded is not None:
         raise CaptureError(
             f"the model sets the state of torch's random numbers while it runs ({state.reseeded})",
@@ -55,7 +50,7 @@ def kept_tensors(recorder: Recorder, returned: list[Any]) -> list[tuple[torch.Te
     held = {id(tensor) for tensor in leaked}
     return [
         (tensor, value.node, id(tensor) in held)
-        for tensor, value, _ in recorder.values.tensors()
+        for tensor, value, _ in recorder.tape.values.tensors()
         if id(tensor) in held or id(tensor) in recorder.held
     ]
 
@@ -73,7 +68,7 @@ def open_dataclasses(returned: list[Any]) -> None:
 def _leaked(recorder: Recorder, returned: list[Any]) -> list[torch.Tensor]:
     in_result = Counter(id(leaf) for leaf in tree_flatten(returned)[0])
     found = []
-    for tensor, value, held in recorder.values.tensors():
+    for tensor, value, held in recorder.tape.values.tensors():
         outside = value.node.op in ("placeholder", "get_attr")
         if outside or id(tensor) in recorder.externals.objects or not _carries_gradient(tensor):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ def lower(captured: Captured) -> PCGraph:
     """
     refs: dict[fx.Node, Ref] = {}
     vertices: list[Vertex] = []
+    carrying: set[Ref] = set()  # values that errors flow back through
     outputs: tuple[Ref, ...] = ()
     for node in captured.graph.nodes:
         if node.op == "output":
@@ -31,8 +33,16 @@ def lower(captured: Captured) -> PCGraph:
             vertices.append(Vertex(node.name, role, node.meta["specs"], module_path=node.meta["module_path"]))
             refs[node] = Ref(node.name)
         else:
-            vertices.append(_vertex(node, refs))
+            vertex = _vertex(node, refs)
+            if vertex.differentiable and not any(ref in carrying for ref in vertex.operands):
+                # The model's own affair (it differentiates by a leaf that it made): no error comes here.
+                specs = tuple(spec and replace(spec, requires_grad=False) for spec in vertex.outputs)
+                vertex = replace(vertex, outputs=specs)
+            vertices.append(vertex)
             refs[node] = Ref(node.name)
+        for k, spec in enumerate(vertices[-1].outputs):
+            if spec is not None and spec.requires_grad:
+                carrying.add(Ref(vertices[-1].name, k))
     return PCGraph(_needed(vertices, outputs), outputs, captured.name)
 
 

@@ -44,27 +44,33 @@ def is_metadata(func: Any) -> bool:
     return result
 
 
+def wakes(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether a call makes a tensor require a gradient that did not."""
+    name = getattr(func, "__name__", "")
+    if name == "requires_grad_":
+        wanted = kwargs.get("requires_grad", args[1] if len(args) > 1 else True)
+    elif name == "__set__" and _attribute(func) == "requires_grad":
+        wanted = args[1]
+    else:
+        return False
+    if torch._C._functorch.is_functorch_wrapped_tensor(args[0]):
+        return False
+    return bool(wanted) and not args[0].requires_grad
+
+
 def refusal(func: Any, operands: list[torch.Tensor]) -> tuple[str, str] | None:
     """What is wrong with recording this call and what to do, or None if it can be recorded."""
     name = getattr(func, "__name__", "")
-    if name == "requires_grad_" or (name == "__set__" and _attribute(func) == "requires_grad"):
-        if operands and not operands[0].requires_grad:
-            return ("the model makes a tensor require a gradient while it runs", "set requires_grad before the call")
-    elif name in ("grad", "backward") and getattr(func, "__module__", "").startswith("torch"):
+    if name == "backward" and getattr(func, "__module__", "").startswith("torch"):
         return (
-            "the model takes gradients inside forward",
-            "pcgraph compiles networks whose forward pass only predicts; train this one with autograd",
+            "the model calls backward() inside forward",
+            "use torch.autograd.grad(..., create_graph=True), which returns the gradients instead of storing them",
         )
     elif name == "__set__" and _attribute(func) == "data":
         return ("the model replaces a tensor's .data while it runs", "assign a new tensor instead")
     elif name in ("set_", "resize_"):
         return (f"the model calls {name}() on a tensor", "make a new tensor instead")
     for tensor in operands:
-        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-            return (
-                "the model uses torch.func transforms inside forward",
-                "write the transform out as tensor operations",
-            )
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer) and not isinstance(
             tensor, torch.nn.Parameter
         ):

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..errors import CaptureError
+from .sources import user_source
+
 # These kernels update running statistics without saying so in their schema, and without moving version counters.
 _HIDDEN_WRITES = {"native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"}
 
@@ -25,6 +28,7 @@ class Observer(TorchDispatchMode):
 
     Args:
         before_write: called with the key of a storage just before it is written.
+        on_call: runs and records an ATen call that belongs to no recorded call.
 
     Attributes:
         writes: storages that were written, with a version bump.
@@ -32,15 +36,17 @@ class Observer(TorchDispatchMode):
         random: a random number generator was used.
         looked: a tensor's value became a Python value.
         dynamic: the shape of a result depended on data.
-        unseen_writes: storages written outside of any recorded call, over the whole run.
+        inside: a recorded call is running.
+        refused: why an ATen call could not be recorded.
         view_changed: a tensor's shape was changed in place (``squeeze_``).
     """
 
-    def __init__(self, before_write: Callable[[int], None]) -> None:
+    def __init__(self, before_write: Callable[[int], None], on_call: Callable[[Any, Any, Any], Any]) -> None:
         super().__init__()
-        self._before_write = before_write
-        self.inside = False  # within a recorded call
-        self.unseen_writes: set[int] = set()
+        self.supports_higher_order_operators = True  # to refuse them by name
+        self._before_write, self._on_call = before_write, on_call
+        self.inside = False
+        self.refused: CaptureError | None = None
         self.begin()
 
     def begin(self) -> None:
@@ -51,6 +57,23 @@ class Observer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            raise CaptureError(
+                f"the model calls the higher-order operator {func.name()}",
+                where=str(user_source()),
+                hint="write a Python if, for or while: what it does is captured, and captured again when it changes",
+            )
+        if not self.inside:
+            try:
+                return self._on_call(func, args, kwargs)
+            except CaptureError as error:
+                self.refused = error
+                raise
+        self.note(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def note(self, func: Any, args: Any, kwargs: Any) -> None:
+        """Collect the facts about one ATen call, just before it runs."""
         tags = func.tags
         if tags:
             if torch.Tag.nondeterministic_seeded in tags:
@@ -71,7 +94,6 @@ class Observer(TorchDispatchMode):
                     if key is not None:
                         self._before_write(key)
                         self.hidden_writes.add(key)
-        return func(*args, **kwargs)
 
     def _note_writes(self, schema: Any, args: Any, kwargs: Any) -> None:
         for position, argument in enumerate(schema.arguments):
@@ -83,4 +105,4 @@ class Observer(TorchDispatchMode):
                     key = storage_key(tensor)
                     if key is not None:
                         self._before_write(key)
-                        (self.writes if self.inside else self.unseen_writes).add(key)
+                        self.writes.add(key)

@@ -30,7 +30,7 @@ import torch
 
 from .containers import ArrayBytes, Cells, ClassDict, Defaults, Forward, Globals, Slots
 from .purity import impure_call, impure_file, reads_environment, reseeds
-from .recorder import is_internal
+from .sources import is_internal
 
 _ATOMS = (
     int, float, complex, str, bytes, bool, type(None), type(Ellipsis), type(NotImplemented), range, torch.dtype,

@@ -8,6 +8,7 @@ capturing, so that an `id` names one tensor only.
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -52,6 +53,7 @@ class Values:
     def __init__(self, graph: fx.Graph) -> None:
         self.graph = graph
         self._bound: dict[int, _Binding] = {}
+        self._seeing: dict[int, list[torch.Tensor]] = {}  # tensor objects by storage
         self._memory: dict[int, Memory] = {}
         self._items: dict[tuple[fx.Node, int], fx.Node] = {}
         self._last_item: dict[fx.Node, fx.Node] = {}
@@ -66,11 +68,32 @@ class Values:
                 self._memory[key] = Memory(value, Geometry.of(tensor), tensor, TensorSpec.of(tensor))
             else:
                 epoch = memory.epoch
+            self._seeing.setdefault(key, []).append(tensor)
         self._bound[id(tensor)] = _Binding(value, tensor, key, epoch)
 
     def knows(self, tensor: torch.Tensor) -> bool:
         """Whether the tensor object was seen before."""
         return id(tensor) in self._bound
+
+    def twin(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """A known object of the very value that an unknown object shows: same memory, same place, not written since.
+
+        Autograd makes such objects of what it has saved. One with the same gradient function comes first.
+        """
+        key = storage_key(tensor) if tensor.layout is torch.strided else None
+        found = None
+        for known in reversed(self._seeing.get(key, ()) if key is not None else ()):
+            if known is not tensor and known.dtype == tensor.dtype and Geometry.of(known) == Geometry.of(tensor):
+                if known.grad_fn is tensor.grad_fn and known.requires_grad == tensor.requires_grad:
+                    return known
+                if not tensor.requires_grad:
+                    found = known
+        return found
+
+    def alias(self, tensor: torch.Tensor, known: torch.Tensor) -> None:
+        """`tensor` shows what `known` shows."""
+        binding = self._bound[id(known)]
+        self._bound[id(tensor)] = _Binding(binding.value, tensor, binding.storage, binding.epoch)
 
     def current(self, tensor: torch.Tensor) -> tuple[Value, bool]:
         """The value that `tensor` holds now, and whether it had to be re-read from newer memory.
@@ -104,23 +127,21 @@ class Values:
         memory.base, memory.spec = value, spec
         memory.epoch += 1
 
-    def seen_memory(self) -> set[int]:
-        """Keys of all storages that values of the graph live in."""
-        return set(self._memory)
-
     def tensors(self) -> Iterator[tuple[torch.Tensor, Value, int]]:
         """Every tensor object seen, its value, and how many references this table holds to it."""
-        firsts = {id(memory.tensor) for memory in self._memory.values()}
+        held = Counter(id(memory.tensor) for memory in self._memory.values())
+        held.update(id(tensor) for tensors in self._seeing.values() for tensor in tensors)
         for key, binding in self._bound.items():
-            yield binding.tensor, binding.value, 1 + (key in firsts)
+            yield binding.tensor, binding.value, 1 + held[key]
 
     def clear(self) -> None:
         """Let go of every tensor object."""
         self._bound.clear()
+        self._seeing.clear()
         self._memory.clear()
 
-    def rebind_shape(self, tensor: torch.Tensor, value: Value) -> None:
-        """`tensor` was re-shaped in place (``squeeze_``): same memory, another view of it."""
+    def rebind(self, tensor: torch.Tensor, value: Value) -> None:
+        """`tensor` holds another value in the same memory: it was re-shaped in place, or cut off from its history."""
         binding = self._bound[id(tensor)]
         binding.value = value
         if binding.storage is not None:

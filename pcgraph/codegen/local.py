@@ -255,13 +255,15 @@ def _opaque_program(kind: Kind, wanted: list[int], reason: str, silent: set[int]
         tuple(i for i, _ in kind.collected),
         tuple(wanted),
         tuple(layouts[i] for i in wanted),
+        tuple(i for i in sorted(silent) if operands[i].requires_grad),
         silent,
     )
     arriving = kind.arrivals
     results = tuple(f"t{1 + n}" for n in range(len(wanted)))
     learn_key = fresh_name()
     text = f"{learn_key}({', '.join(['%s'] * (1 + len(arriving)))})" + ("[0]" if len(results) == 1 else "")
-    learn_lines = (Line(results, text, ("t0", *arriving), ((learn_key, learn),)),) if kind.errors and wanted else ()
+    called = kind.errors and (wanted or learn.quiet)
+    learn_lines = (Line(results, text, ("t0", *arriving), ((learn_key, learn),)),) if called else ()
     position = {i: n for n, i in enumerate(wanted)}
     return LocalProgram(
         (predict_line,),

@@ -15,7 +15,7 @@ from ..graph.vertex import Operation, TensorSpec
 
 
 class Silent(Exception):
-    """An opaque vertex turned out to have no error for one of its operands (now noted in `Learn.silent`)."""
+    """An opaque vertex has no error for one of its operands, or has one again (now noted in `Learn.silent`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,25 +38,34 @@ class Predict:
 
 @dataclass(frozen=True, eq=False)
 class Learn:
-    """The vector-Jacobian product of one vertex, through its own little graph."""
+    """The vector-Jacobian product of one vertex, through its own little graph.
+
+    Attributes:
+        outputs: which outputs' errors arrive.
+        collected: at which operands errors were collected before.
+        wanted: operands that get an error, laid out like `layouts`.
+        quiet: operands that are believed to get none.
+        silent: what is believed of all programs of this kind; changed when it proves wrong.
+    """
 
     outputs: tuple[int, ...]
     collected: tuple[int, ...]
     wanted: tuple[int, ...]
     layouts: tuple[TensorSpec | None, ...]
+    quiet: tuple[int, ...]
     silent: set[int]
 
     def __call__(self, saved: Any, *errors: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         results, leaves = saved
         roots = [results[j] for j in self.outputs] + [leaves[i] for i in self.collected]
-        gradients = torch.autograd.grad(
-            roots, [leaves[i] for i in self.wanted], errors, retain_graph=True, allow_unused=True
-        )
-        missing = [i for i, g in zip(self.wanted, gradients, strict=True) if g is None]
-        if missing:
-            self.silent.update(missing)
+        asked = (*self.wanted, *self.quiet)
+        gradients = torch.autograd.grad(roots, [leaves[i] for i in asked], errors, retain_graph=True, allow_unused=True)
+        surprises = {i for i, g in zip(asked, gradients, strict=True) if (g is None) != (i in self.quiet)}
+        if surprises:
+            self.silent.symmetric_difference_update(surprises)
             raise Silent
-        return tuple(_as_laid_out(g, layout) for g, layout in zip(gradients, self.layouts, strict=True))
+        wanted = gradients[: len(self.wanted)]
+        return tuple(_as_laid_out(g, layout) for g, layout in zip(wanted, self.layouts, strict=True))
 
 
 def expected_layout(operand: TensorSpec) -> TensorSpec:

@@ -19,6 +19,7 @@ class Binding:
         sources: per external of the program, the index of a call input, or None.
         tensors: per external, the model's own tensor, or None for inputs.
         rebuild: makes the return value from the program's outputs.
+        woken: inputs that a call makes require a gradient.
         changed: externals that a call writes to, in place, with a gradient, and the outputs that they become.
         held: tensor objects that a call leaves with the caller besides; only in a program of one call.
     """
@@ -28,6 +29,7 @@ class Binding:
     rebuild: Callable[[Sequence[Any]], Any]
     held: tuple[Held, ...] = ()
     changed: tuple[tuple[int, int], ...] = ()
+    woken: tuple[int, ...] = ()
 
     def values(self, inputs: Sequence[torch.Tensor]) -> list[Any]:
         """Values of the program's externals for these inputs."""

@@ -60,6 +60,8 @@ class Compiled:
     # -- running -----------------------------------------------------------------------------------
     def __call__(self, inputs: Sequence[torch.Tensor]) -> Any:
         """Predict, and be ready to learn."""
+        for i in self.binding.woken:
+            inputs[i].requires_grad_()
         values = self.binding.values(inputs)
         leaves = [values[i] for i in self._sources[0]]
         given = [values[i] for i in self._given_places]
