@@ -21,8 +21,8 @@ from ..errors import PCGraphError
 
 def environment() -> dict[str, Any]:
     """Versions and machine, as far as they bear on the figures."""
-    versions = {"python": platform.python_version(), "pcgraph": pcgraph.__version__}
-    for name in ("torch", "numpy", "scikit-learn"):
+    versions = {"python": platform.python_version(), "pcgraph": pcgraph.__version__, "torch": torch.__version__}
+    for name in ("numpy", "scikit-learn"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
