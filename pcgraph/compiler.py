@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_unflatten
 
 from .capture import Captured, capture, lower
 from .codegen import Program
@@ -163,22 +162,11 @@ def _graph_key(graph: PCGraph) -> Any:
 
 def _binding(captured: Captured, program: Program) -> Binding:
     externals = [captured.externals[name] for name in program.externals]
-    spec = captured.outputs
-
-    def rebuild(outputs: Sequence[Any]) -> Any:
-        leaves = [constant if index is None else outputs[index] for index, constant in spec.leaves]
-        return tree_unflatten(leaves, spec.tree)
-
-    if spec.tree.is_leaf() and spec.leaves[0][0] is not None:
-
-        def rebuild(outputs: Sequence[Any]) -> Any:
-            return outputs[0]
-
     held = tuple(Held(k.tensor, k.output, k.input_index, k.retain, k.where) for k in captured.kept)
     return Binding(
         tuple(e.input_index for e in externals),
         tuple(e.tensor for e in externals),
-        rebuild,
+        captured.outputs.rebuild,
         held,
         tuple((program.externals.index(name), k) for name, k in captured.changed.items()),
         captured.woken,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,8 +19,9 @@ from ..errors import CaptureError
 from .captured import Captured, Kept, OutputSpec
 from .externals import Externals, names_of
 from .guards import Guards
-from .leaks import kept_tensors, open_dataclasses, refuse_reseeding, stale_values
+from .leaks import kept_tensors, open_dataclasses, refuse_kept_leaves, refuse_reseeding, stale_values
 from .mutation import dense_copy
+from .opened import opened
 from .pystate import PythonState
 from .recorder import Again, Recorder
 from .recurrent import UNROLLED
@@ -90,14 +92,17 @@ def _run(
     recorder = Recorder(externals, graph, UNROLLED if unroll else {}, aten)
     state = PythonState()
     state.read(model, "")
-    _refuse_backward_hooks(model)
+    _refuse_old_hooks(model)
     run_args, run_kwargs = tree_unflatten(run_leaves, spec)
     _refuse_lazy(model)
+    references = {id(tensor): sys.getrefcount(tensor) for tensor in inputs}
     paths = {id(module): name for name, module in model.named_modules()}
     with _undisturbed(externals), recorder.active(paths), state.watching():
         returned = [model(*run_args, **run_kwargs)]
     refuse_reseeding(state)
     open_dataclasses(returned)
+    returned.append(opened(returned.pop(), state.knows))
+    refuse_kept_leaves(recorder, returned, references)
     kept = kept_tensors(recorder, returned)
     after, after_spec = tree_flatten((run_args, run_kwargs))
     if after_spec != spec or any(a is not b for a, b in zip(after, run_leaves, strict=True)):
@@ -159,13 +164,10 @@ def _finish(
             if node not in tensors:  # a tensor that is returned twice is one output: its errors add up in the engine
                 tensors.append(node)
             described.append((tensors.index(node), None))
-        elif comparable(leaf) or isinstance(leaf, enum.Enum):
-            described.append((None, leaf))
         else:
-            raise CaptureError(
-                f"the model returns a {type(leaf).__name__}, which may hold tensors out of sight",
-                hint="return tensors, tuples, lists, dicts or dataclasses, or register the class as a pytree",
-            )
+            described.append((None, leaf))
+            if not (comparable(leaf) or isinstance(leaf, enum.Enum)):  # its tensors are found as kept ones
+                recorder.tape.looks.append(f"the model returns a {type(leaf).__name__}, which is made anew each time")
 
     def place(tensor: torch.Tensor) -> int:
         node = recorder.tape.node(tensor, "the model's return value")
@@ -208,14 +210,14 @@ def _refuse_lazy(model: torch.nn.Module) -> None:
             )
 
 
-def _refuse_backward_hooks(model: torch.nn.Module) -> None:
-    if _module._global_backward_hooks or _module._global_backward_pre_hooks:
-        raise CaptureError("global backward hooks watch autograd's own graph", hint="remove them before compiling")
+def _refuse_old_hooks(model: torch.nn.Module) -> None:
+    if _module._global_is_full_backward_hook is False and _module._global_backward_hooks:
+        raise CaptureError("global backward hooks of the old kind", hint="use register_module_full_backward_hook")
     for name, module in model.named_modules():
-        if module._backward_hooks or module._backward_pre_hooks:
+        if module._is_full_backward_hook is False and module._backward_hooks:
             raise CaptureError(
-                f"module {name or type(module).__name__!r} has backward hooks, which watch autograd's own graph",
-                hint="remove them before compiling, or look at error nodes with `pcn.watch()`",
+                f"module {name or type(module).__name__!r} has a backward hook of the old kind",
+                hint="use register_full_backward_hook, or look at error nodes with `pcn.watch()`",
             )
 
 

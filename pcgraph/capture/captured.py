@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import fx
-from torch.utils._pytree import TreeSpec
+from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from .externals import External
 from .guards import Guards
+from .opened import Opened, closed
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,23 @@ class OutputSpec:
 
     tree: TreeSpec
     leaves: tuple[tuple[int | None, Any], ...]
+
+    @cached_property
+    def rebuild(self) -> Callable[[Sequence[Any]], Any]:
+        """Output tensors -> return value, made anew."""
+        if self.tree.is_leaf() and self.leaves[0][0] is not None:
+            return lambda outputs: outputs[0]
+        finish = closed if _opens(self.tree) else (lambda value: value)
+
+        def rebuild(outputs: Sequence[Any]) -> Any:
+            leaves = [constant if index is None else outputs[index] for index, constant in self.leaves]
+            return finish(tree_unflatten(leaves, self.tree))
+
+        return rebuild
+
+
+def _opens(tree: TreeSpec) -> bool:
+    return tree.type is Opened or any(map(_opens, tree.children()))
 
 
 @dataclass(frozen=True)

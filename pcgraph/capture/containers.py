@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import types
 from collections.abc import Iterator
@@ -79,6 +80,19 @@ class Defaults:
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self._function.__defaults__, self._function.__kwdefaults__, self._function.__code__))
+
+
+class Variable:
+    """The value of a context variable, as a container."""
+
+    def __init__(self, variable: contextvars.ContextVar[Any]) -> None:
+        self._variable = variable
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self._variable.get(None)
 
 
 class ArrayBytes:

@@ -13,6 +13,7 @@ from torch import fx
 from torch.utils._pytree import register_dataclass, tree_flatten
 
 from ..errors import CaptureError
+from .opened import Opened
 from .pystate import PythonState
 from .recorder import Recorder
 
@@ -65,8 +66,68 @@ def open_dataclasses(returned: list[Any]) -> None:
             register_dataclass(cls)
 
 
+def refuse_kept_leaves(recorder: Recorder, returned: list[Any], inputs: dict[int, int]) -> None:
+    """Raise if the model keeps a leaf of the run's own autograd graph: its gradient would never arrive there.
+
+    Args:
+        recorder: after the run.
+        returned: a list that is the only holder of the model's return value.
+        inputs: references to each tensor that stands for an input, by `id`, before the run.
+
+    Raises:
+        CaptureError: names the input or the line.
+    """
+    if _kept_leaf(recorder, returned, inputs) is None:
+        return
+    gc.collect()  # what only a dead cycle holds is not held
+    node = _kept_leaf(recorder, returned, inputs)
+    if node is not None:
+        raise CaptureError(
+            "the model keeps or returns a tensor whose gradient would arrive somewhere else: "
+            "an input that needs one, or a leaf that it made",
+            vertex=str(node.name),
+            where=str(node.meta.get("source") or node.meta.get("module_path")),
+            hint="keep or return tensor.detach()",
+        )
+
+
+def _kept_leaf(recorder: Recorder, returned: list[Any], inputs: dict[int, int]) -> fx.Node | None:
+    in_result = _references(returned)
+    woken = Counter(id(tensor) for tensor in recorder.tape.woken)
+    also = Counter(id(tensor) for tensor in recorder.tape.changed.values()) + Counter(recorder.held.keys()) + woken
+    for tensor, value, held in recorder.tape.values.tensors():
+        if not tensor.requires_grad or not (id(tensor) in inputs or id(tensor) in woken):
+            continue
+        expected = held + also[id(tensor)] + in_result[id(tensor)]
+        expected += inputs.get(id(tensor), 2)  # among them the loop's variable and the argument of getrefcount
+        expected += tensor._use_count() > 1  # type: ignore[attr-defined]  # one that stands for all of C++'s
+        if sys.getrefcount(tensor) > expected or (in_result[id(tensor)] and woken[id(tensor)]):
+            return value.node
+    return None
+
+
+def _references(returned: list[Any]) -> Counter[int]:
+    """How many references to each object the return value holds: a `ModelOutput` holds its tensors twice."""
+    found: Counter[int] = Counter()
+    stack: list[Any] = [returned]
+    seen: set[int] = set()
+    while stack:
+        item = stack.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        for held in gc.get_referents(item):
+            if isinstance(held, torch.Tensor):
+                found[id(held)] += 1
+            elif isinstance(held, dict | list | tuple | Opened) or (
+                dataclasses.is_dataclass(held) and not isinstance(held, type)
+            ):
+                stack.append(held)
+    return found
+
+
 def _leaked(recorder: Recorder, returned: list[Any]) -> list[torch.Tensor]:
-    in_result = Counter(id(leaf) for leaf in tree_flatten(returned)[0])
+    in_result = _references(returned)
     found = []
     for tensor, value, held in recorder.tape.values.tensors():
         outside = value.node.op in ("placeholder", "get_attr")

@@ -142,6 +142,32 @@ class CustomFunction(_Named):
         return self.cls.apply(*args)
 
 
+class HookedModule(CustomFunction):
+    """The identity that torch puts before and behind a module with full backward hooks.
+
+    Args:
+        cls: torch's function for it.
+        attach: puts the module's hooks on a node of autograd's graph; done for every evaluation's own node.
+    """
+
+    def __init__(self, cls: type[torch.autograd.Function], attach: Callable[[Any], None]) -> None:
+        super().__init__(cls)
+        self.attach = attach
+
+    def key(self) -> tuple[Any, ...]:
+        """Hashable identity of what this computes."""
+        return (HookedModule, self.attach)
+
+    def __call__(self, *args: Any) -> Any:
+        results = self.cls.apply(*args)
+        made = [
+            r.grad_fn for r in results if r.grad_fn is not None and r.grad_fn.name() == f"{self.cls.__name__}Backward"
+        ]
+        if made:
+            self.attach(made[0])
+        return results
+
+
 class Autocast(_Named):
     """Runs a call under the autocast setting that it was captured under (its casts become part of it)."""
 

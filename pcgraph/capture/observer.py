@@ -15,6 +15,13 @@ from .sources import user_source
 _HIDDEN_WRITES = {"native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"}
 
 
+def _by_position(func: Any, args: Any) -> bool:
+    """Whether a call is an indexing by integers, whose result has the shape of the indices."""
+    if func.overloadpacket is not torch.ops.aten.index:
+        return False
+    return all(index is None or index.dtype not in (torch.bool, torch.uint8) for index in args[1])
+
+
 def storage_key(tensor: torch.Tensor) -> int | None:
     """Identity of the memory behind a tensor; None for layouts that have none."""
     try:
@@ -80,7 +87,7 @@ class Observer(TorchDispatchMode):
                 self.random = True
             if torch.Tag.data_dependent_output in tags:
                 self.looked = True
-            if torch.Tag.dynamic_output_shape in tags:
+            if torch.Tag.dynamic_output_shape in tags and not _by_position(func, args):
                 self.dynamic = True
             if torch.Tag.inplace_view in tags:
                 self.view_changed = True

@@ -9,6 +9,8 @@ valid for one call only and is captured again at the next.
 from __future__ import annotations
 
 import collections
+import contextlib
+import contextvars
 import dis
 import enum
 import functools
@@ -28,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .containers import ArrayBytes, Cells, ClassDict, Defaults, Forward, Globals, Slots
+from .containers import ArrayBytes, Cells, ClassDict, Defaults, Forward, Globals, Slots, Variable
 from .purity import impure_call, impure_file, reads_environment, reseeds
 from .sources import is_internal
 
@@ -38,9 +40,9 @@ _ATOMS = (
     types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType, types.GetSetDescriptorType,
     types.MemberDescriptorType, property, classmethod, staticmethod, re.Pattern, logging.Logger, torch.Generator,
     torch._ops.OpOverload, torch._ops.OpOverloadPacket, slice, type(threading.Lock()), type(threading.RLock()),
-    torch.finfo, torch.iinfo, types.CodeType, type(collections.namedtuple("_", "field").field),  # type: ignore[attr-defined]
+    np.generic, np.dtype, torch.finfo, torch.iinfo, types.CodeType, type(collections.namedtuple("_", "field").field),  # type: ignore[attr-defined]
 )  # fmt: skip
-_EQUAL_ATOMS = (int, float, complex, str, bytes, bool, torch.Size, slice, range, torch.device)
+_EQUAL_ATOMS = (np.generic, int, float, complex, str, bytes, bool, torch.Size, slice, range, torch.device)
 _LIMIT = 200_000
 
 
@@ -101,6 +103,10 @@ class PythonState:
                 found.append(path)
         return found
 
+    def knows(self, item: Any) -> bool:
+        """Whether an object was there to be read: it is the same at every call."""
+        return id(item) in self._seen
+
     # -- walking -------------------------------------------------------------------------------
     def read(self, value: Any, path: str) -> None:
         """Snapshot a value and everything reachable from it."""
@@ -159,6 +165,13 @@ class PythonState:
         return [*plain, *((base, base.__qualname__) for base in cls.__bases__)]
 
     def _open_object(self, item: Any, name: str) -> Iterable[tuple[Any, str]]:
+        if type(item) is object or type(item).__module__ == "_abc":
+            return []  # sentinels, and the caches of abstract classes
+        if isinstance(item, contextvars.ContextVar):
+            self._snapshot(Variable(item), name)
+            return [(item.get(None), name)]
+        if isinstance(item, contextlib._GeneratorContextManagerBase):  # a decorator: what it decorates with
+            return [(item.func, name), (item.args, name), (item.kwds, name)]
         if isinstance(item, np.ndarray) and item.dtype != object:
             self._snapshot(ArrayBytes(item), name)
             return []
@@ -232,6 +245,8 @@ class PythonState:
             if code not in self._codes:
                 self._codes.add(code)
                 self._enter(frame, code)
+        elif event == "c_call" and isinstance(getattr(arg, "__self__", None), contextvars.ContextVar):
+            self.read(arg.__self__, f"context variable {arg.__self__.name}")
         elif event == "c_call" and not is_internal(code.co_filename) and impure_file(code.co_filename) is None:
             what = impure_call(arg)
             if what is not None:
@@ -311,7 +326,7 @@ def _same_atom(a: Any, b: Any) -> bool:
 
 def _is_users(module: str) -> bool:
     """Whether a module is the user's (or a third party's), by name; what has no file is a notebook or a shell."""
-    if module.split(".")[0] in ("torch", "pcgraph", "builtins", *sys.builtin_module_names):
+    if module.split(".")[0] in ("torch", "numpy", "pcgraph", "builtins", *sys.builtin_module_names):
         return False
     file = getattr(sys.modules.get(module), "__file__", None)
     return file is None or not (is_internal(file) or impure_file(file) is not None)

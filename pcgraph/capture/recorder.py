@@ -22,13 +22,14 @@ from torch.autograd.function import _SingleLevelFunction
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
+from torch.utils.hooks import BackwardHook
 
 from ..errors import CaptureError
 from .arguments import collect, to_fx
 from .casts import autocast_device, casts, sequence_number
 from .externals import Externals
 from .metadata import is_metadata, refusal, wakes
-from .mutation import Autocast, CustomFunction, tensors_in
+from .mutation import Autocast, CustomFunction, HookedModule, tensors_in
 from .observer import Observer, storage_key
 from .tape import Call, Tape, call_name
 
@@ -76,6 +77,7 @@ class Recorder(TorchFunctionMode):
         self.wrote = False
         self._unroll, self._aten = unroll, aten
         self._profile: Any = None
+        self._attach: Callable[[Any], None] | None = None
 
     # -- the mode ----------------------------------------------------------------------------
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -242,12 +244,22 @@ class Recorder(TorchFunctionMode):
             if cls is CheckpointFunction:
                 return _checkpointed(*args)
             with torch._C.DisableTorchFunction():
-                return recorder.call(CustomFunction(cls), args, {})
+                attach, recorder._attach = recorder._attach, None
+                function = CustomFunction(cls) if attach is None else HookedModule(cls, attach)
+                return recorder.call(function, args, {})
+
+        def around_module(hook: BackwardHook, attach: Any, args: Any) -> Any:
+            recorder._attach = attach  # for the function that the next line calls
+            try:
+                return _APPLY_ON_TENSORS(hook, attach, args)
+            finally:
+                recorder._attach = None
 
         handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
         patched = _patched_class()
         before = patched.__dict__.get("apply")
         patched.apply = classmethod(apply)
+        BackwardHook._apply_on_tensors = around_module  # type: ignore[method-assign]
         try:
             with self, self.observer:
                 yield
@@ -257,6 +269,7 @@ class Recorder(TorchFunctionMode):
                 raise self.observer.refused from error
             raise
         finally:
+            BackwardHook._apply_on_tensors = _APPLY_ON_TENSORS  # type: ignore[method-assign]
             if before is None:
                 del patched.apply
             else:
@@ -273,6 +286,7 @@ def _checkpointed(function: Any, _preserve_random_state: bool, *args: Any) -> An
 
 
 _ASKS_FOR_GRADIENT = {torch.Tensor.register_hook, torch.Tensor.retain_grad}
+_APPLY_ON_TENSORS = BackwardHook._apply_on_tensors
 _FUNCTION_APPLY = torch._C._FunctionBase.__dict__["apply"]
 
 

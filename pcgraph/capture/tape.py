@@ -65,6 +65,7 @@ class Tape:
         values: which value each tensor object holds.
         modules: paths of the modules that are running, innermost last.
         looks: why the graph may be valid for this call only: lines where Python read a value.
+        woken: leaves that the model made for itself.
         changed: tensors from outside into which values that need a gradient were written, by node.
     """
 
@@ -72,6 +73,7 @@ class Tape:
         self.graph, self.externals, self.values = graph, externals, Values(graph)
         self.modules: list[str] = []
         self.looks: list[str] = []
+        self.woken: list[torch.Tensor] = []
         self.changed: dict[str, torch.Tensor] = {}
         self._seen = observer
         self._casts: dict[Any, fx.Node] = {}
@@ -127,6 +129,7 @@ class Tape:
         """The model made this tensor require a gradient, to differentiate by it: a leaf of its own autograd graph."""
         node = self.graph.call_method("detach", (self.node(tensor, "requires_grad_"),))
         tensor.requires_grad_()
+        self.woken.append(tensor)
         self._annotate(node, (TensorSpec.of(tensor),), False)
         self.values.rebind(tensor, Value(node, None))
 

@@ -220,3 +220,80 @@ def test_hooks_on_inputs_and_parameters_fire_once() -> None:
         return [leaf.grad, *net.scales]
 
     check(Hooks(), step)
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+def test_backward_hooks_of_modules_see_and_change_errors() -> None:
+    class Hooked(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.tanh(self.a(x)) * self.scale) + self.b(x)
+
+    calls: list[list[Tensor | None]] = []
+
+    def see(module: nn.Module, grad_input: tuple[Tensor, ...], grad_output: tuple[Tensor, ...]) -> tuple[Any, ...]:
+        calls.append([*(g if g is None else g.clone() for g in (*grad_input, *grad_output))])
+        return tuple(g if g is None else g * 2 for g in grad_input)
+
+    def step(net: Any) -> list[Tensor | None]:
+        calls.clear()
+        handles = [
+            net.b.register_full_backward_hook(see),
+            net.b.register_full_backward_pre_hook(lambda module, errors: (errors[0] * 3,)),
+            net.a.register_full_backward_hook(lambda *given: calls.append([given[2][0].clone()])),
+        ]
+        try:
+            net(torch.randn(3, 4)).square().sum().backward()
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [tensor for call in calls for tensor in call]
+
+    check(Hooked(), step)
+
+
+class Cache:
+    """A result class as a user writes it; nothing is registered anywhere."""
+
+    def __init__(self) -> None:
+        self.layers: list[dict[str, Tensor]] = []
+        self.length = 0
+
+    def add(self, keys: Tensor, values: Tensor) -> None:
+        self.layers.append({"keys": keys, "values": values})
+        self.length += keys.shape[0]
+
+
+class ReturnsACache(Base):
+    def forward(self, x: Tensor) -> tuple[Tensor, Cache]:
+        cache = Cache()
+        for _ in range(2):
+            keys, x = self.a(x), torch.tanh(self.b(x))
+            cache.add(keys, x.detach())
+        return (x * self.scale).sum(), cache
+
+
+def test_an_object_that_is_returned_is_made_anew_at_each_call() -> None:
+    caches: list[Cache] = []
+
+    def step(net: Any) -> list[Tensor | None]:
+        loss, cache = net(torch.randn(3, 4))
+        assert cache.length == 6 and type(cache) is Cache
+        caches.append(cache)
+        (loss + cache.layers[0]["keys"].square().sum()).backward()
+        return [loss, *(t for layer in cache.layers for t in layer.values())]
+
+    assert check(ReturnsACache(), step).cache_info()["captures"] == 1
+    assert len({id(cache) for cache in caches}) == len({id(cache.layers) for cache in caches}) == 6
+
+
+def test_indexing_by_integers_has_a_fixed_shape() -> None:
+    class Indexed(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x)[torch.tensor([0, 2, 0])] * self.scale[torch.arange(4)]
+
+    def step(net: Any) -> list[Tensor | None]:
+        y = net(torch.randn(3, 4))
+        y.square().sum().backward()
+        return [y]
+
+    assert check(Indexed(), step).cache_info()["captures"] == 1

@@ -41,15 +41,22 @@ class Reseeds(Base):
         return F.dropout(self.fc(x))
 
 
-class ReturnsASet(Base):
-    def forward(self, x: torch.Tensor) -> object:
-        return self.fc(x), {1, 2}
-
-
 class ChangesItsArgument(Base):
     def forward(self, x: list[torch.Tensor]) -> torch.Tensor:
         x.append(x[0])
         return self.fc(x[0])
+
+
+class KeepsItsInput(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen = x
+        return self.fc(x)
+
+
+class KeepsALeaf(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen = x.detach().requires_grad_()
+        return self.fc(self.seen)
 
 
 class Lazy(Base):
@@ -66,8 +73,10 @@ class Lazy(Base):
     [
         (WritesUnseen, X, "behind autograd's back"),
         (Reseeds, X, "random numbers"),
-        (ReturnsASet, X, "returns a set"),
         (ChangesItsArgument, [X], "container among its arguments"),
+        (KeepsItsInput, X.clone().requires_grad_(), "keeps or returns"),
+        (KeepsItsInput, X.clone().requires_grad_() * 1, "keeps or returns"),
+        (KeepsALeaf, X, "keeps or returns"),
         (Lazy, X, "no shape yet"),
     ],
     ids=lambda v: v.__name__ if isinstance(v, type) else "",
