@@ -153,6 +153,7 @@ def _graph_key(graph: PCGraph) -> Any:
                 v.effect,
                 v.module_path,
                 v.source,
+                v.checkpoint,
                 operation_key(v.operation) if v.operation is not None else None,
             )
             for v in graph.vertices.values()

@@ -25,6 +25,7 @@ from .opened import opened
 from .pystate import PythonState
 from .recorder import Again, Recorder
 from .recurrent import UNROLLED
+from .regions import hooks_around
 
 
 def capture(
@@ -93,6 +94,12 @@ def _run(
     state = PythonState()
     state.read(model, "")
     _refuse_old_hooks(model)
+    around = hooks_around()
+    if around is not None:
+        raise CaptureError(
+            f"hooks on saved tensors ({around}) around the call have no effect on a compiled network",
+            hint="call it outside of them",
+        )
     run_args, run_kwargs = tree_unflatten(run_leaves, spec)
     _refuse_lazy(model)
     references = {id(tensor): sys.getrefcount(tensor) for tensor in inputs}
@@ -108,7 +115,8 @@ def _run(
     if after_spec != spec or any(a is not b for a, b in zip(after, run_leaves, strict=True)):
         raise CaptureError("the model changes a container among its arguments", hint="let it return what it adds")
     outputs, held, changed, tensors = _finish(graph, recorder, returned.pop(), kept)
-    stale = stale_values(tensors) if recorder.wrote else None
+    # Looking at what a checkpoint saved would run it once more.
+    stale = stale_values(tensors) if recorder.wrote and not recorder.tape.regions.seen else None
     admitted = [e.tensor for e in externals.admitted.values() if e.tensor is not None]
     owned = list({id(t): t for t in (*model.parameters(), *model.buffers(), *admitted)}.values())
     once = [*recorder.tape.looks, *state.reasons]

@@ -10,6 +10,7 @@ from torch.nn.modules import module as _module
 from torch.overrides import _get_current_function_mode_stack
 
 from .pystate import PythonState
+from .regions import hooks_around
 
 
 def torch_state() -> tuple[Any, ...]:
@@ -27,6 +28,7 @@ def torch_state() -> tuple[Any, ...]:
         torch._C._get_math_sdp_enabled(),
         tuple(map(id, _get_current_function_mode_stack())) if torch._C._len_torch_function_stack() else (),
         torch._C._len_torch_dispatch_stack(),
+        hooks_around(),
         len(_module._global_forward_hooks),
         len(_module._global_forward_pre_hooks),
         len(_module._global_backward_hooks),

@@ -82,6 +82,7 @@ def _vertex(node: fx.Node, refs: dict[fx.Node, Ref]) -> Vertex:
         bool(writes),
         node.meta["module_path"],
         node.meta["source"],
+        node.meta["checkpoint"],
     )
 
 

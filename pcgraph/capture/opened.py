@@ -20,7 +20,7 @@ class Opened:
 
     def close(self) -> Any:
         """An object like the one that was opened."""
-        result = self.cls.__new__(self.cls)
+        result: Any = object.__new__(self.cls)
         vars(result).update({name: closed(value) for name, value in self.attributes.items()})
         return result
 

@@ -141,14 +141,14 @@ class Recorder(TorchFunctionMode):
         if written is None:
             if not results:
                 if operands and result is not None:
-                    tape.look(f"{name}() reads a tensor's value")
+                    tape.look(f"{name}() reads a tensor's value", nodes.values())
                 return result
             if all(id(tensor) in nodes for tensor in results) and not seen.random:
                 return result  # the identity: dropout in eval mode, contiguous() of a contiguous tensor
         if seen.looked:
-            tape.look(f"{name}() reads a tensor's value")
+            tape.look(f"{name}() reads a tensor's value", nodes.values())
         if seen.dynamic:
-            tape.look(f"{name}() has a shape that depends on data")
+            tape.look(f"{name}() has a shape that depends on data", nodes.values())
         if sequence is not None:
             for cast in casts(results, operands, sequence):
                 nodes[id(cast.weight)] = tape.cast(cast, nodes[id(cast.weight)], str(device))
@@ -179,6 +179,12 @@ class Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         finally:
             sys.setprofile(None)
+
+    def _checkpointed(self, function: Any, keeps_random_state: bool, *args: Any) -> Any:
+        """A reentrant checkpoint's function, recorded like any other; it learns if an argument needs a gradient."""
+        learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors_in(args))
+        with torch.set_grad_enabled(learns), self.tape.regions.inside(keeps_random_state):
+            return function(*args)
 
     def _hold(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Remember a tensor whose gradient somebody asks for; a parameter's is the engine's business, as always."""
@@ -242,7 +248,7 @@ class Recorder(TorchFunctionMode):
             if recorder.observer.inside or kwargs or wrapped or threading.get_ident() != thread:
                 return native(*args, **kwargs)
             if cls is CheckpointFunction:
-                return _checkpointed(*args)
+                return recorder._checkpointed(*args)
             with torch._C.DisableTorchFunction():
                 attach, recorder._attach = recorder._attach, None
                 function = CustomFunction(cls) if attach is None else HookedModule(cls, attach)
@@ -261,7 +267,7 @@ class Recorder(TorchFunctionMode):
         patched.apply = classmethod(apply)
         BackwardHook._apply_on_tensors = around_module  # type: ignore[method-assign]
         try:
-            with self, self.observer:
+            with self, self.observer, self.tape.regions.watching():
                 yield
             self.tape.settle()
         except RuntimeError as error:
@@ -276,13 +282,6 @@ class Recorder(TorchFunctionMode):
                 patched.apply = before
             for handle in handles:
                 handle.remove()
-
-
-def _checkpointed(function: Any, _preserve_random_state: bool, *args: Any) -> Any:
-    """A reentrant checkpoint's function, recorded like any other; it learns only if an argument needs a gradient."""
-    learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors_in(args))
-    with torch.set_grad_enabled(learns):
-        return function(*args)
 
 
 _ASKS_FOR_GRADIENT = {torch.Tensor.register_hook, torch.Tensor.retain_grad}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from .casts import Cast
 from .externals import Externals
 from .mutation import Flattened, Geometry, InPlace
 from .observer import Observer, storage_key
+from .regions import Regions
 from .sources import user_source
 from .values import Value, Values
 
@@ -64,6 +65,7 @@ class Tape:
     Attributes:
         values: which value each tensor object holds.
         modules: paths of the modules that are running, innermost last.
+        regions: checkpoints that are running.
         looks: why the graph may be valid for this call only: lines where Python read a value.
         woken: leaves that the model made for itself.
         changed: tensors from outside into which values that need a gradient were written, by node.
@@ -72,6 +74,7 @@ class Tape:
     def __init__(self, graph: fx.Graph, externals: Externals, observer: Observer) -> None:
         self.graph, self.externals, self.values = graph, externals, Values(graph)
         self.modules: list[str] = []
+        self.regions = Regions()
         self.looks: list[str] = []
         self.woken: list[torch.Tensor] = []
         self.changed: dict[str, torch.Tensor] = {}
@@ -79,9 +82,10 @@ class Tape:
         self._casts: dict[Any, fx.Node] = {}
         self._unsettled: tuple[fx.Node, list[torch.Tensor], bool, str] | None = None
 
-    def look(self, what: str) -> None:
-        """Note that Python read a value."""
-        self.looks.append(f"{what} ({self.where()})")
+    def look(self, what: str, at: Iterable[fx.Node] | None = None) -> None:
+        """Note that Python read a value, or something made of the values `at`; constants are the same at every call."""
+        if at is None or not all(map(_is_constant, at)):
+            self.looks.append(f"{what} ({self.where()})")
 
     def where(self) -> str:
         """The user's line that is running, with its module."""
@@ -246,13 +250,23 @@ class Tape:
             node = self.graph.call_function(target, args, kwargs)
         self._annotate(node, tuple(TensorSpec.of(tensor) for tensor in specs), multi)
         node.meta["random"] = self._seen.random
+        node.meta["constant"] &= not self._seen.random
         return node
 
     def _annotate(self, node: fx.Node, specs: tuple[TensorSpec, ...], multi: bool) -> None:
         node.meta["specs"] = specs
         node.meta["multi"] = multi
+        node.meta["constant"] = all(map(_is_constant, node.all_input_nodes))
         node.meta["module_path"] = self.modules[-1] if self.modules else ""
         node.meta["source"] = user_source()
+        node.meta["checkpoint"] = self.regions.current
+
+
+def _is_constant(node: fx.Node) -> bool:
+    """Whether a value is made of nothing from outside and of no random numbers."""
+    if node.meta.get("item"):
+        node = node.args[0]  # type: ignore[assignment]
+    return bool(node.meta.get("constant", False))
 
 
 def call_name(func: Any) -> str:

@@ -16,7 +16,7 @@ from ..graph import Ref, TensorSpec
 from .emit import emit
 from .opaque import Silent
 from .precision import without_autocast
-from .sweep import Sweep
+from .sweep import SegmentLines, Sweep
 
 if TYPE_CHECKING:
     from .program import Program
@@ -39,6 +39,21 @@ class Branch:
     function: Callable[[list[Any], list[Any], list[Any]], list[list[Any]]]
     source: str
     below: Learning
+
+
+def needs(segment: SegmentLines, flight: Sequence[str]) -> tuple[str, ...]:
+    """What a segment reads before it makes it, besides errors: the values that the prediction keeps for it.
+
+    Args:
+        segment: its lines.
+        flight: errors on their way when it begins.
+    """
+    made = set(flight)
+    wanted: dict[str, None] = {}
+    for line in segment.lines:
+        wanted.update((read, None) for read in line.reads if read not in made and not read.startswith("arriving"))
+        made.update(line.outs)
+    return tuple(wanted)
 
 
 class Learning:
@@ -105,9 +120,7 @@ class Learning:
         program, here = self.program, self.segment
         sweep, flight = self._sweep()
         lines = sweep.advance(layouts)
-        made = {out for line in lines.lines for out in line.outs} | set(flight)
-        reads = dict.fromkeys(read for line in lines.lines for read in line.reads if not read.startswith("arriving"))
-        missing = [name for name in reads if name not in made and name not in program.saved[here]]
+        missing = [name for name in needs(lines, flight) if name not in program.saved[here]]
         if missing:
             raise LearnError(
                 f"errors of these layouts need values that the prediction did not keep: {missing[:3]}",

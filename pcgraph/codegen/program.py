@@ -11,7 +11,7 @@ from ..errors import GraphError
 from ..graph import PCGraph, Ref, Role
 from ..schedule import Schedule
 from .emit import Emitted, emit
-from .learning import LOCK, Learning
+from .learning import LOCK, Learning, needs
 from .local import LocalPrograms
 from .precision import without_autocast
 from .seams import Edge
@@ -52,8 +52,8 @@ class Program:
         self.ends: tuple[tuple[Ref, ...], ...] = tuple(
             tuple(end.source if isinstance(end, Edge) else end for end in ends) for ends in self.stitcher.ends
         )
-        made = {out for segment in self.learn_lines for line in segment.lines for out in line.outs}
-        self.saved = tuple(_reads(segment, made) for segment in self.learn_lines)
+        flights = [segment.flight for segment in self.learn_lines[1:]] + [()]
+        self.saved = tuple(map(needs, self.learn_lines, flights))
         self.start = Learning(self, None, ())
         self._untouched: dict[int, Learning] = {}
 
@@ -115,9 +115,3 @@ class Program:
             sources.append(branch.source)
             step = branch.below
         return {"predict": self._predict.source, "learn": "\n".join(sources)}
-
-
-def _reads(segment: SegmentLines, made: set[str]) -> tuple[str, ...]:
-    """What a segment reads that learning does not make: the values that the prediction keeps for it."""
-    reads = dict.fromkeys(read for line in segment.lines for read in line.reads)
-    return tuple(name for name in reads if name not in made and not name.startswith("arriving"))

@@ -17,6 +17,7 @@ from ..schedule import Schedule
 from .kinds import Error, Kind, distinct
 from .lines import Line, native_line
 from .local import LocalProgram, LocalPrograms
+from .recompute import Recomputation
 from .seams import Edge, Seams, candidates
 from .sweep import Sweep, VertexLines
 
@@ -50,12 +51,15 @@ class Stitcher:
         segments: vertices that learn, in the order of learning, per segment; the last one learns first.
         outputs_of: per segment, the outputs (by index) whose errors arrive at it.
         ends: per segment, what it hands to the engine: gradients of leaves, and errors of single uses.
+        predicted: lines of the prediction, by vertex.
+        recomputation: what checkpoints do.
         edges_to: by seam, the uses whose errors the engine adds up.
     """
 
     def __init__(self, schedule: Schedule, programs: LocalPrograms) -> None:
         self.graph: PCGraph = schedule.graph
         self.programs = programs
+        self.predicted: dict[str, VertexLines] = {}
         self.values: dict[Ref, str] = {}  # value -> name; pass-through outputs share a name
         self.contiguous = [_contiguous(self.graph.spec(ref)) for ref in self.graph.outputs]
         order = [name for name, _ in schedule.order if self.graph[name].role is Role.OPERATION]
@@ -83,6 +87,7 @@ class Stitcher:
                 self.outputs_of[place.get(ref.vertex, top)].append(k)
         self.operands = {v.name: _operands(v, split) for v in graph.vertices.values() if v.role is Role.OPERATION}
         self._specs = {name: tuple(map(graph.spec, refs)) for name, (refs, _) in self.operands.items()}
+        self.recomputation = Recomputation(graph, self.segments)
         self._lay_edges()
 
     def returned(self, ref: Ref) -> bool:
@@ -118,7 +123,9 @@ class Stitcher:
                 lines = self._predict_lines(vertex, local)
             else:
                 lines = self._native(vertex)
-            parts.append(VertexLines(vertex.name, tuple(lines)))
+            setup = self.recomputation.before(vertex.name)
+            parts.append(VertexLines(vertex.name, (*setup, *lines), setup=len(setup)))
+        self.predicted = {part.vertex: part for part in parts}
         results = tuple(self.values[ref] for ref in self.graph.outputs)
         return Stitched(tuple(parts), results)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..graph import Ref, TensorSpec, Vertex
+from ..graph.vertex import Checkpoint
 from .lines import Line
 from .local import LocalProgram
 from .seams import Edge
@@ -28,6 +29,7 @@ class VertexLines:
         errors: the complete errors of this vertex's own values, by value: what the lines start from.
         collected: what the values of its operands had collected before, where they had.
         handed: what those values have collected after.
+        again: this is the prediction of the vertex, evaluated once more by a checkpoint.
         edges: errors of uses that go to the engine one by one, by the value's place among the vertex's operands.
     """
 
@@ -37,6 +39,13 @@ class VertexLines:
     collected: Mapping[Ref, str] = field(default_factory=dict)
     handed: Mapping[Ref, str] = field(default_factory=dict)
     edges: Mapping[int, str] = field(default_factory=dict)
+    again: bool = False
+    setup: int = 0  # lines at the beginning that belong to a checkpoint, not to the vertex
+
+    @property
+    def evaluation(self) -> tuple[Line, ...]:
+        """The vertex's own lines."""
+        return self.lines[self.setup :]
 
 
 @dataclass(frozen=True)
@@ -110,10 +119,22 @@ class Sweep:
         for k, layout in zip(net.outputs_of[here], layouts, strict=True):
             if layout is not None:
                 self._arrived[net.graph.outputs[k]] = _Arrived(f"arriving{k}", layout, False)
-        parts = [part for name in net.segments[here] if (part := self._learn(name)) is not None]
+        parts: list[VertexLines] = []
+        done: set[Checkpoint] = set()
+        for name in net.segments[here]:
+            part = self._learn(name)
+            if part is None:
+                continue
+            region = net.recomputation.of.get(name)
+            if net.named and region is not None and region not in done:
+                done.add(region)
+                parts += net.recomputation.again(region, net.predicted)
+            parts.append(part)
         results = tuple(self._result(end) for end in net.ends[here])
         waiting = (*self._arrived.values(), *self._edges.values()) if here else ()
-        return SegmentLines(tuple(parts), results, tuple(dict.fromkeys(arrived.name for arrived in waiting)))
+        return SegmentLines(
+            net.recomputation.pruned(parts), results, tuple(dict.fromkeys(arrived.name for arrived in waiting))
+        )
 
     def _result(self, end: Ref | Edge) -> str | None:
         arrived = self._edges.pop(end, None) if isinstance(end, Edge) else self._arrived.get(end)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -162,6 +162,18 @@ def fill(template: Any, operands: Sequence[Any]) -> Any:
     return template
 
 
+class Checkpoint(NamedTuple):
+    """A part of the model whose values are not kept but computed again while learning.
+
+    Attributes:
+        number: tells checkpoints apart.
+        keeps_random_state: it draws the same random numbers again.
+    """
+
+    number: int
+    keeps_random_state: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Vertex:
     """One vertex of a `PCGraph`.
@@ -176,6 +188,7 @@ class Vertex:
         effect: runs even if nobody reads its value (it writes state).
         module_path: the user's module, e.g. ``layer1.0.conv1``; for parameters and state the qualified name.
         source: the user's line.
+        checkpoint: what it is computed again with, if it lies in a checkpointed part of the model.
     """
 
     name: str
@@ -187,7 +200,7 @@ class Vertex:
     effect: bool = False
     module_path: str = ""
     source: Source | None = None
-    notes: tuple[str, ...] = field(default=())
+    checkpoint: Checkpoint | None = None
 
     @property
     def differentiable(self) -> bool:
