@@ -101,14 +101,26 @@ def _stages(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     network: PCNetwork,
-    options: Mapping[str, Any],
+    options: dict[str, Any],
     clock: _Clock,
 ) -> _Capture:
-    captured = capture(module, args, kwargs, unroll=options["unroll"])
+    aten = options.get("aten", False)
+    captured = capture(module, args, kwargs, unroll=options["unroll"], aten=aten)
     clock.lap("capture")
-    graph = lower(captured)
-    clock.lap("lower")
-    program = _program(graph, clock)
+    program = _program(lower(captured), clock)
+    if program.hides and not aten:
+        # One of torch's calls adds to a returned value twice. Below torch's calls each addition is one of its own.
+        options["aten"] = True
+        if not captured.once:
+            captured = capture(module, args, kwargs, unroll=options["unroll"], aten=True)
+            program = _program(lower(captured), clock)
+    if program.hides and captured.kept:
+        raise CaptureError(
+            "the model keeps or hooks a value that one of torch's calls adds to more than once",
+            where=captured.kept[0].where,
+            hint="call the network again: it is captured in more detail from now on",
+        )
+    graph = program.graph
     if options["strict"] and program.opaque:
         name, reason = next(iter(program.opaque.items()))
         raise CaptureError(
@@ -126,6 +138,7 @@ _programs: OrderedDict[Any, Program] = OrderedDict()
 
 def _program(graph: PCGraph, clock: _Clock) -> Program:
     """The program of a graph; equal graphs share one, so that a model captured at every call compiles once."""
+    clock.lap("lower")
     key = _graph_key(graph)
     program = _programs.get(key)
     if program is None:

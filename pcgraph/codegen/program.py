@@ -71,6 +71,11 @@ class Program:
         """Whether an output is a tensor of the caller's that comes back as it is."""
         return self.stitcher.returned(ref)
 
+    @property
+    def hides(self) -> bool:
+        """Whether the engine does not see all of the error of some returned value; its gradients are right."""
+        return bool(self.stitcher.inside)
+
     def _expected(self) -> tuple[SegmentLines, ...]:
         """Learning with errors that arrive as expected; by segment."""
         sweep = Sweep(self.stitcher)

@@ -53,6 +53,7 @@ class Stitcher:
         ends: per segment, what it hands to the engine: gradients of leaves, and errors of single uses.
         predicted: lines of the prediction, by vertex.
         recomputation: what checkpoints do.
+        inside: outputs that are no seams though the network goes on with them.
         edges_to: by seam, the uses whose errors the engine adds up.
     """
 
@@ -63,14 +64,14 @@ class Stitcher:
         self.values: dict[Ref, str] = {}  # value -> name; pass-through outputs share a name
         self.contiguous = [_contiguous(self.graph.spec(ref)) for ref in self.graph.outputs]
         order = [name for name, _ in schedule.order if self.graph[name].role is Role.OPERATION]
-        self._inside: set[Ref] = set()
+        self.inside: set[Ref] = set()
         self._cut(order, candidates(self.graph))
         # A vertex that adds to one operand more than once must start from what was collected there, which is out of
         # reach at a seam: such a value stays inside.
         if self.split:
             repeated = {(name, i) for name, local in self.plan().items() for i in local.repeated}
-            self._inside = {e.source for edges in self.edges_to.values() for e in edges if e[1:] in repeated}
-            self._cut(order, self.split - self._inside)
+            self.inside = {e.source for edges in self.edges_to.values() for e in edges if e[1:] in repeated}
+            self._cut(order, self.split - self.inside)
 
     def _cut(self, order: Sequence[str], split: frozenset[Ref]) -> None:
         graph = self.graph
@@ -92,7 +93,7 @@ class Stitcher:
 
     def returned(self, ref: Ref) -> bool:
         """Whether an output is a tensor of the caller's that comes back as it is."""
-        return self.graph[ref.vertex].role is not Role.OPERATION and ref not in self._inside
+        return self.graph[ref.vertex].role is not Role.OPERATION and ref not in self.inside
 
     def _lay_edges(self) -> None:
         """List what every segment hands to the engine, single uses in the order in which they learn."""

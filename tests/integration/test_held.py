@@ -125,8 +125,11 @@ class SeveralErrorsInside(Base):
 def test_an_operation_that_adds_to_one_operand_twice() -> None:
     def step(net: Any) -> list[Tensor | None]:
         y, h = net(torch.randn(3, 4))
-        (y.sum() + h.square().sum()).backward()
-        return [y, h]
+        h.retain_grad()
+        loss = y.sum() + h.square().sum()
+        (partial,) = torch.autograd.grad(loss, h, retain_graph=True)
+        loss.backward()
+        return [y, h, partial, h.grad]
 
     check(SeveralErrorsInside(), step)
 
@@ -297,3 +300,25 @@ def test_indexing_by_integers_has_a_fixed_shape() -> None:
         return [y]
 
     assert check(Indexed(), step).cache_info()["captures"] == 1
+
+
+class KeepsWhatAnOperationAddsTo(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        self.hidden = self.a(x)
+        return F.normalize(self.hidden) @ self.b.weight
+
+
+def test_a_kept_value_that_an_operation_adds_to_twice() -> None:
+    """Refused once, with what to do about it, and exact from then on."""
+    model = KeepsWhatAnOperationAddsTo()
+    network = pcgraph.compile(copy.deepcopy(model))
+    with pytest.raises(pcgraph.CaptureError, match="more than once") as error:
+        network(torch.ones(3, 4))
+    assert "test_held.py" in str(error.value)
+    grads = []
+    for net in (model, network):
+        y = net(torch.ones(3, 4))
+        net.hidden.retain_grad()
+        (y.sum() + net.hidden.square().sum()).backward()
+        grads.append([net.hidden.grad, *(p.grad for p in net.parameters())])
+    assert [difference(one, two) for one, two in zip(*grads, strict=True)] == [None] * len(grads[0])
