@@ -51,14 +51,12 @@ class Guards:
         self._tensors = tuple(tensors)
         self._metadata = _metadata(self._tensors)
         self._torch_state = torch_state()
+        self._quick = _quick(self._tensors)
 
     def hold(self) -> bool:
         """Whether nothing that the captured run depended on has changed."""
-        return (
-            _metadata(self._tensors) == self._metadata
-            and torch_state() == self._torch_state
-            and self._state.unchanged()
-        )
+        same = _metadata(self._tensors) == self._metadata if self._quick is None else self._quick.check(*self._tensors)
+        return same and torch_state() == self._torch_state and self._state.unchanged()
 
     def broken(self) -> list[str]:
         """What has changed since, for people."""
@@ -68,6 +66,15 @@ class Guards:
         if torch_state() != self._torch_state:
             found.append("torch's settings (autocast, default dtype, backends, modes, global hooks)")
         return found + self._state.changes()
+
+
+def _quick(tensors: Sequence[torch.Tensor]) -> Any:
+    """Torch's own comparison of tensor metadata, which takes a sixth of the time; None where it does not apply."""
+    guards = getattr(getattr(torch._C, "_dynamo", None), "guards", None)
+    plain = all(t.layout is torch.strided and not t.is_nested for t in tensors)
+    if guards is None or not plain or not tensors:
+        return None
+    return guards.TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
 
 
 def _metadata(tensors: Sequence[torch.Tensor]) -> tuple[list[Any], ...]:

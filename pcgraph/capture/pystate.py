@@ -24,13 +24,13 @@ import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from operator import is_
 from typing import Any
 
 import numpy as np
 import torch
 
 from .containers import ArrayBytes, Cells, ClassDict, Defaults, Forward, Globals, Slots, Variable
+from .identity import addresses
 from .purity import impure_call, impure_file, reads_environment, reseeds
 from .sources import is_internal
 
@@ -65,6 +65,9 @@ class PythonState:
         self._iterables: list[Any] = []  # the elements of the filled ones
         self._keyed: list[Any] = []  # dicts with something in them
         self._keys: list[list[Any]] = []
+        self._attributed: list[dict[str, Any]] = []  # dicts of objects' attributes: of equal length and equal values,
+        self._last_attributes: list[str] = []  # they have other names only if the last one is another
+        self._addresses: bytes | None = None
         self._values: list[Any] = []
         self._lengths: list[int] = []
         self._codes: set[types.CodeType] = set()
@@ -79,16 +82,20 @@ class PythonState:
                 return False
             if list(map(list, self._keyed)) != self._keys:
                 return False
+            if list(map(next, map(reversed, self._attributed))) != self._last_attributes:
+                return False
             current = list(chain.from_iterable(self._iterables))
-        except RuntimeError:  # changed while iterating
+        except (RuntimeError, StopIteration):  # changed while iterating
             return False
-        return all(map(is_, current, self._values)) or self._same_slowly(current)
+        if self._addresses is None:
+            self._addresses = addresses(self._values)
+        return addresses(current) == self._addresses or self._same_slowly(current)
 
     def _same_slowly(self, current: list[Any]) -> bool:
         for new, old in zip(current, self._values, strict=True):
             if new is not old and not _same_atom(new, old):
                 return False
-        self._values = current
+        self._values, self._addresses = current, None
         return True
 
     def changes(self) -> list[str]:
@@ -186,7 +193,7 @@ class PythonState:
             inner += [(getattr(item, slot, None), f"{name}.{slot}") for slot in named]
             self._snapshot(Slots(item, named), name)
         if isinstance(attributes, dict):
-            self._snapshot(attributes, name)
+            self._snapshot(attributes, name, attributes=True)
             inner += [(value, f"{name}.{key}" if name else key) for key, value in attributes.items()]
         if slots or isinstance(attributes, dict):
             return [(type(item), type(item).__qualname__), *inner]
@@ -200,7 +207,7 @@ class PythonState:
         attributes = getattr(item, "__dict__", None)
         return [(attributes, name), (type(item), type(item).__qualname__)] if attributes else []
 
-    def _snapshot(self, container: Any, name: str) -> None:
+    def _snapshot(self, container: Any, name: str, attributes: bool = False) -> None:
         self._containers.append(container)
         self._names.append(name)
         self._lengths.append(len(container))
@@ -211,7 +218,10 @@ class PythonState:
         self._filled_lengths.append(len(container))
         mapping = isinstance(container, dict | types.MappingProxyType)
         self._iterables.append(container.values() if mapping else container)  # a view of a dict stays current
-        if mapping and container:
+        if attributes:
+            self._attributed.append(container)
+            self._last_attributes.append(next(reversed(container)))
+        elif mapping and container:
             self._keyed.append(container)
             self._keys.append(list(container))
         self._values.extend(self._iterables[-1])
