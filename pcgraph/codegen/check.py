@@ -57,6 +57,23 @@ def _try(kind: Kind, program: LocalProgram, zeros: bool) -> str | None:
     return None
 
 
+def errors(kind: Kind, wanted: Sequence[int]) -> list[Any] | None:
+    """The errors that a kind hands to its operands, on random data; None where it refuses such data.
+
+    Only their layouts, and which are None, mean anything.
+    """
+    if kind.operands[0].device.type == "meta":
+        return None
+    generator = torch.Generator().manual_seed(0)
+    values = [_sample(spec, generator, False) for spec in kind.operands]
+    arriving = [_sample(spec, generator, False) for _, spec in (*kind.errors, *kind.collected)]
+    with torch.random.fork_rng(devices=[d.index or 0 for d in {v.device for v in values} if d.type == "cuda"]):
+        try:
+            return _autograd(kind, wanted, values, arriving)[len(kind.outputs) :]
+        except Exception:  # random data may lie outside of the domain
+            return None
+
+
 def _labels(program: LocalProgram) -> list[str]:
     return [f"output {j}" for j in range(len(program.outputs))] + [f"the error of operand {i}" for i in program.wanted]
 

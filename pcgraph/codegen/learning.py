@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import LearnError
 from ..graph import Ref, TensorSpec
 from .emit import emit
-from .opaque import Silent
+from .opaque import Surprise
 from .precision import without_autocast
 from .sweep import SegmentLines, Sweep
 
@@ -76,9 +76,9 @@ class Learning:
     ) -> tuple[list[Any], list[Any], list[Any], Learning]:
         """Let the segment learn; consumes the lists.
 
-        Whether an opaque vertex hands an error to each of its operands shows only when it learns. Where one does
-        not (a custom function that returns None), the segment is compiled anew without that error and run again,
-        so that what autograd leaves at None stays None.
+        To which of its operands an opaque vertex hands errors, and in which layout, shows only when it learns. Where
+        it is not as believed (a custom function returns None), the segment is compiled anew and run again, so that
+        what autograd leaves at None stays None.
 
         Args:
             saved: values that the prediction kept for this segment.
@@ -102,7 +102,7 @@ class Learning:
             try:
                 results, watched, onward = branch.function(list(saved), list(flight), list(errors))
                 return results, watched, onward, branch.below
-            except Silent:
+            except Surprise:
                 self.program.stitcher.programs.forget_opaque()
                 self._branches.clear()
                 self._resume = None

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_flatten
 
 from ..graph.vertex import TensorSpec
 from . import check, opaque, partition
-from .kinds import Kind, operation_key
+from .kinds import Kind
 from .lines import Line, fresh_name, line_of
 
 _MAX_KINDS = 8192
@@ -63,7 +63,7 @@ class LocalPrograms:
     def __init__(self) -> None:
         self._cache: dict[Any, LocalProgram] = {}
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
-        self._silent: dict[Any, set[int]] = {}  # operands that an opaque kind has no error for
+        self._beliefs: dict[Any, opaque.Beliefs] = {}  # of opaque kinds
         self._sums: dict[tuple[TensorSpec, TensorSpec], TensorSpec] = {}
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class LocalPrograms:
         return program
 
     def forget_opaque(self) -> None:
-        """Build opaque programs anew: more is known of which operands they hand errors to."""
+        """Build opaque programs anew: more is known of the errors that they hand on."""
         self._cache = {key: program for key, program in self._cache.items() if program.opaque is None}
 
     def sum_layout(self, a: TensorSpec, b: TensorSpec) -> TensorSpec:
@@ -99,8 +99,7 @@ class LocalPrograms:
 
     def _build(self, kind: Kind) -> LocalProgram:
         operation = kind.operation
-        silent = self._silent.setdefault((operation_key(operation), kind.operands, kind.places), set())
-        wanted = [i for i, spec in enumerate(kind.operands) if spec.requires_grad and i not in silent]
+        wanted = [i for i, spec in enumerate(kind.operands) if spec.requires_grad]
         try:
             if operation.name in _LOOKS_AT_DATA:
                 raise _Untraceable("torch's derivative of it looks at the data")
@@ -115,7 +114,24 @@ class LocalPrograms:
             reason = str(why)
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        return _opaque_program(kind, wanted, reason, silent)
+        return _opaque_program(kind, wanted, reason, self._believed(kind, wanted))
+
+    def _believed(self, kind: Kind, wanted: list[int]) -> opaque.Beliefs:
+        """What is known of the errors of an opaque kind; at first, what a trial on random operands shows."""
+        beliefs = self._beliefs.get(kind.key)
+        if beliefs is None:
+            if len(self._beliefs) >= _MAX_KINDS:
+                self._beliefs.pop(next(iter(self._beliefs)))
+            beliefs = self._beliefs[kind.key] = opaque.Beliefs()
+            users = kind.operation.opaque is not None  # code of the user's is not tried out
+            trial = None if users or not kind.errors else check.errors(kind, wanted)
+            for place, i in enumerate(wanted):
+                beliefs.layouts[i] = opaque.like_operand(kind.operands[i])
+                if trial is not None and trial[place] is None:
+                    beliefs.silent.add(i)
+                elif trial is not None and trial[place].layout is torch.strided:
+                    beliefs.layouts[i] = opaque.error_spec(trial[place])
+        return beliefs
 
     def _trace(self, kind: Kind, wanted: list[int]) -> LocalProgram:
         with self._fake, torch.enable_grad():
@@ -239,9 +255,10 @@ def _layout(node: fx.Node, arriving: dict[fx.Node, TensorSpec]) -> TensorSpec:
     return replace(TensorSpec.of(value), requires_grad=False)
 
 
-def _opaque_program(kind: Kind, wanted: list[int], reason: str, silent: set[int]) -> LocalProgram:
+def _opaque_program(kind: Kind, asked: list[int], reason: str, beliefs: opaque.Beliefs) -> LocalProgram:
     """One vertex with an autograd graph of its own: still local, still exact, but closed."""
     operands = kind.operands
+    wanted = [i for i in asked if i not in beliefs.silent]
     names = [f"a{i}" for i in range(len(operands))]
     flags = tuple(spec.requires_grad for spec in operands)
     outputs = tuple(f"y{j}" for j in range(len(kind.outputs)))
@@ -249,14 +266,13 @@ def _opaque_program(kind: Kind, wanted: list[int], reason: str, silent: set[int]
     literal = ", ".join(["%s"] * len(names))
     key = fresh_name()
     predict_line = Line((*outputs, "t0"), f"{key}({literal})", tuple(names), ((key, predict),))
-    layouts = [opaque.expected_layout(spec) if i in wanted else None for i, spec in enumerate(operands)]
+    layouts = [beliefs.layouts[i] if i in wanted else None for i in range(len(operands))]
     learn = opaque.Learn(
         tuple(j for j, _ in kind.errors),
         tuple(i for i, _ in kind.collected),
         tuple(wanted),
-        tuple(layouts[i] for i in wanted),
-        tuple(i for i in sorted(silent) if operands[i].requires_grad),
-        silent,
+        tuple(i for i in asked if i in beliefs.silent),
+        beliefs,
     )
     arriving = kind.arrivals
     results = tuple(f"t{1 + n}" for n in range(len(wanted)))

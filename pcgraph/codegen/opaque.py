@@ -1,12 +1,14 @@
 """Opaque vertices: the one place where autograd runs inside the learning program, over a single vertex.
 
 Used where an operation cannot be traced ahead (shapes that depend on data, a custom function that looks at
-values). The vertex keeps an autograd graph of itself alone, cut off from its parents and children.
+values). The vertex keeps an autograd graph of itself alone, cut off from its parents and children. To which operands
+it hands errors, and how those are laid out in memory, shows only when it learns; kernels further down round
+differently on other strides, so what was believed wrongly is noted and the program compiled anew.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,8 +16,21 @@ import torch
 from ..graph.vertex import Operation, TensorSpec
 
 
-class Silent(Exception):
-    """An opaque vertex has no error for one of its operands, or has one again (now noted in `Learn.silent`)."""
+class Surprise(Exception):
+    """An opaque vertex hands on other errors than was believed (now noted in its `Beliefs`)."""
+
+
+@dataclass(eq=False)
+class Beliefs:
+    """What is believed of the errors that an opaque kind hands on.
+
+    Attributes:
+        silent: operands that get none.
+        layouts: layout of the others, by operand.
+    """
+
+    silent: set[int] = field(default_factory=set)
+    layouts: dict[int, TensorSpec] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,39 +58,45 @@ class Learn:
     Attributes:
         outputs: which outputs' errors arrive.
         collected: at which operands errors were collected before.
-        wanted: operands that get an error, laid out like `layouts`.
+        wanted: operands that get an error.
         quiet: operands that are believed to get none.
-        silent: what is believed of all programs of this kind; changed when it proves wrong.
+        beliefs: of all programs of this kind.
     """
 
     outputs: tuple[int, ...]
     collected: tuple[int, ...]
     wanted: tuple[int, ...]
-    layouts: tuple[TensorSpec | None, ...]
     quiet: tuple[int, ...]
-    silent: set[int]
+    beliefs: Beliefs
 
     def __call__(self, saved: Any, *errors: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         results, leaves = saved
         roots = [results[j] for j in self.outputs] + [leaves[i] for i in self.collected]
         asked = (*self.wanted, *self.quiet)
         gradients = torch.autograd.grad(roots, [leaves[i] for i in asked], errors, retain_graph=True, allow_unused=True)
-        surprises = {i for i, g in zip(asked, gradients, strict=True) if (g is None) != (i in self.quiet)}
-        if surprises:
-            self.silent.symmetric_difference_update(surprises)
-            raise Silent
-        wanted = gradients[: len(self.wanted)]
-        return tuple(_as_laid_out(g, layout) for g, layout in zip(wanted, self.layouts, strict=True))
+        surprised = False
+        for i, gradient in zip(asked, gradients, strict=True):
+            if (gradient is None) != (i in self.beliefs.silent):
+                self.beliefs.silent ^= {i}
+                surprised = True
+            if gradient is not None and self._misplaced(i, gradient):
+                self.beliefs.layouts[i] = error_spec(gradient)
+                surprised = True
+        if surprised:
+            raise Surprise
+        return tuple(gradients[: len(self.wanted)])
+
+    def _misplaced(self, i: int, gradient: torch.Tensor) -> bool:
+        return gradient.layout is torch.strided and gradient.stride() != self.beliefs.layouts[i].stride
 
 
-def expected_layout(operand: TensorSpec) -> TensorSpec:
-    """The layout that an opaque vertex's error is brought into: the operand's own, if it is dense."""
+def error_spec(error: torch.Tensor) -> TensorSpec:
+    """Layout of an error."""
+    return replace(TensorSpec.of(error), requires_grad=False)
+
+
+def like_operand(operand: TensorSpec) -> TensorSpec:
+    """The first belief about the layout of an error: the operand's own, if it is dense."""
     with torch.device("meta"):
         like = torch.empty_strided(operand.shape, operand.stride, dtype=operand.dtype)
         return replace(operand, stride=tuple(torch.empty_like(like).stride()), requires_grad=False)
-
-
-def _as_laid_out(error: torch.Tensor, layout: TensorSpec | None) -> torch.Tensor:
-    if layout is None or error.layout is not torch.strided or error.stride() == layout.stride:
-        return error
-    return torch.empty_strided(layout.shape, layout.stride, dtype=error.dtype, device=error.device).copy_(error)
