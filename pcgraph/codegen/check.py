@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,20 +24,23 @@ if TYPE_CHECKING:
 _SMALL = 1_000_000  # numbers in the operands
 
 
-def difference(kind: Kind, program: LocalProgram) -> str | None:
-    """What differs, or None. Operands are random; where the operation refuses such data, nothing can be said."""
+def difference(kind: Kind, program: LocalProgram, layouts: dict[int, TensorSpec]) -> str | None:
+    """What differs, or None. Operands are random; where the operation refuses such data, nothing can be said.
+
+    `layouts` receives how the errors of the operands are really laid out: fake kernels do not always tell.
+    """
     if not kind.errors or kind.operands[0].device.type == "meta":
         return None
     # Some derivatives take another branch where there are zeros, so both kinds of data are tried.
     size = sum(math.prod(spec.shape) for spec in kind.operands)
     for zeros in (False, True) if size < _SMALL else (False,):
-        found = _try(kind, program, zeros)
+        found = _try(kind, program, zeros, layouts)
         if found is not None:
             return found
     return None
 
 
-def _try(kind: Kind, program: LocalProgram, zeros: bool) -> str | None:
+def _try(kind: Kind, program: LocalProgram, zeros: bool, layouts: dict[int, TensorSpec]) -> str | None:
     device = kind.operands[0].device
     generator = torch.Generator().manual_seed(len(kind.operands))
     values = [_sample(spec, generator, zeros) for spec in kind.operands]
@@ -54,7 +58,19 @@ def _try(kind: Kind, program: LocalProgram, zeros: bool) -> str | None:
     for name, a, b in zip(_labels(program), expected, got, strict=True):
         if (a is None) != (b is None) or (a is not None and b is not None and not _same(a, b)):
             return f"its trace differs from autograd at {name}"
+    for i, a, b in zip(program.wanted, expected[len(kind.outputs) :], got[len(kind.outputs) :], strict=True):
+        if a is not None and b is not None and a.layout is torch.strided:
+            if effective_stride(TensorSpec.of(a)) != effective_stride(TensorSpec.of(b)):
+                return f"its trace lays out the error of operand {i} in another way than autograd"
+            layouts[i] = replace(TensorSpec.of(b), requires_grad=False)
     return None
+
+
+def effective_stride(spec: TensorSpec) -> tuple[int, ...]:
+    """The strides that matter: not those of dimensions of size 1."""
+    if 0 in spec.shape:
+        return ()
+    return tuple(stride for size, stride in zip(spec.shape, spec.stride, strict=bool(spec.stride)) if size != 1)
 
 
 def errors(kind: Kind, wanted: Sequence[int]) -> list[Any] | None:
