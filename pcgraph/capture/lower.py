@@ -90,7 +90,13 @@ def _closed(target: Any) -> str | None:
     """Why a call must stay opaque: code of the user's may do something else each time, and is run each time."""
     while isinstance(target, Autocast | Flattened | InPlace):
         target = target.func
-    return "custom autograd function: its own backward is run" if isinstance(target, CustomFunction) else None
+    if isinstance(target, CustomFunction):
+        return "custom autograd function: its own backward is run"
+    if isinstance(target, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+        name = str(target)
+        if not name.startswith(("aten.", "prims.")):
+            return f"custom operator {name}: its own backward is run"
+    return None
 
 
 def _display_name(node: fx.Node) -> str:
