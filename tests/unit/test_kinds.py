@@ -39,7 +39,7 @@ def test_a_wrong_local_program_is_found() -> None:
     kind = kind_of(torch.tanh, Slot(0))
     program = LocalPrograms().get(kind)
     assert program.opaque is None
-    assert check.difference(kind, program) is None
+    assert check.difference(kind, program, {}) is None
     wrong = LocalPrograms().get(kind_of(torch.sin, Slot(0)))
     mixed = replace(wrong, predict=program.predict, outputs=program.outputs)
     found = check.difference(kind, replace(mixed, learn=wrong.learn, errors=wrong.errors))
