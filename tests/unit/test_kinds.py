@@ -42,7 +42,7 @@ def test_a_wrong_local_program_is_found() -> None:
     assert check.difference(kind, program, {}) is None
     wrong = LocalPrograms().get(kind_of(torch.sin, Slot(0)))
     mixed = replace(wrong, predict=program.predict, outputs=program.outputs)
-    found = check.difference(kind, replace(mixed, learn=wrong.learn, errors=wrong.errors))
+    found = check.difference(kind, replace(mixed, learn=wrong.learn, errors=wrong.errors), {})
     assert found is not None and "error of operand 0" in found
 
 
