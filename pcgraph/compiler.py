@@ -22,7 +22,7 @@ from .codegen.kinds import operation_key
 from .dynamics import ZIL
 from .errors import CaptureError, PCGraphError
 from .graph import PCGraph
-from .runtime import Binding, Compiled, Held, PCNetwork, network_of
+from .runtime import Binding, Compiled, Held, PCNetwork, capturing, network_of
 from .schedule import schedule
 
 _MAX_PROGRAMS = 256
@@ -92,7 +92,7 @@ def _front(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, An
     """All stages for one call."""
     clock = _Clock()
     options = network._options
-    with _lock, _collector_paused():
+    with _lock, _collector_paused(), capturing():
         return _stages(module, args, kwargs, network, options, clock)
 
 

@@ -3,6 +3,6 @@
 from .binding import Binding
 from .compiled import Compiled
 from .held import Held
-from .network import PCNetwork, network_of
+from .network import PCNetwork, capturing, network_of
 
-__all__ = ["Binding", "Compiled", "Held", "PCNetwork", "network_of"]
+__all__ = ["Binding", "Compiled", "Held", "PCNetwork", "capturing", "network_of"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,20 @@ from .compiled import Compiled
 
 MAX_PROGRAMS = 64  # input signatures
 MAX_VARIANTS = 16  # settings of the model per signature
+
+
+_thread = threading.local()
+
+
+@contextmanager
+def capturing() -> Iterator[None]:
+    """While a network is captured on this thread, networks inside of it are the modules that they stand for."""
+    before = getattr(_thread, "capturing", False)
+    _thread.capturing = True
+    try:
+        yield
+    finally:
+        _thread.capturing = before
 
 
 class Captures(Protocol):
@@ -89,7 +104,7 @@ class PCNetwork(torch.nn.Module):
             CaptureError: a part of the model cannot be compiled without risking a wrong gradient.
             Exception: whatever the model itself raises on these arguments.
         """
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or getattr(_thread, "capturing", False):
             return self.module(*args, **kwargs)
         inputs, signature = _signature(args, kwargs)
         capture = self._find(signature)

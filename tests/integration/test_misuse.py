@@ -407,3 +407,11 @@ def test_unused_piece_of_a_base_that_is_written() -> None:
     torch.manual_seed(0)
     plain = Pieces()
     assert_same_step(plain, pcgraph.compile(copy.deepcopy(plain)), X)
+
+
+def test_a_network_inside_of_a_network_is_part_of_it() -> None:
+    plain = net()
+    inner = copy.deepcopy(plain)
+    outer = pcgraph.compile(nn.Sequential(pcgraph.compile(inner)))
+    assert_same_step(nn.Sequential(plain), outer, X)
+    assert outer.graph.summary()["opaque"] == 0
