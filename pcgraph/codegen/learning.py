@@ -7,7 +7,7 @@ has learned. So the compiled segments form a tree: from each, one branch per pat
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +50,14 @@ def needs(segment: SegmentLines, flight: Sequence[str]) -> tuple[str, ...]:
     """
     made = set(flight)
     wanted: dict[str, None] = {}
+
+    def want(names: Iterable[str | None]) -> None:
+        wanted.update((n, None) for n in names if n is not None and n not in made and not n.startswith("arriving"))
+
     for line in segment.lines:
-        wanted.update((read, None) for read in line.reads if read not in made and not read.startswith("arriving"))
+        want(line.reads)
         made.update(line.outs)
+    want((*segment.results, *segment.flight))  # an error that does not depend on what arrives
     return tuple(wanted)
 
 

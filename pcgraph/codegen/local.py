@@ -25,7 +25,11 @@ from .kinds import Kind
 from .lines import Line, fresh_name, line_of
 
 _MAX_KINDS = 8192
-_LOOKS_AT_DATA = ("prod", "cumprod")  # the derivative asks whether a factor is 0, and takes another way if so
+_CLOSED = {
+    "prod": "torch's derivative of it looks at the data",  # is a factor 0? Then it goes another way
+    "cumprod": "torch's derivative of it looks at the data",
+    "as_strided": "it reads memory beyond its operand's",
+}
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,11 @@ class LocalPrograms:
         operation = kind.operation
         wanted = [i for i, spec in enumerate(kind.operands) if spec.requires_grad]
         try:
-            if operation.name in _LOOKS_AT_DATA:
-                raise _Untraceable("torch's derivative of it looks at the data")
+            plain_name = operation.name.split(".")[0].removesuffix("_")  # of the ATen and the in-place call as well
+            if plain_name in _CLOSED:
+                raise _Untraceable(_CLOSED[plain_name])
+            if any(map(check.is_sparse, (*kind.operands, *kind.outputs))):
+                raise _Untraceable("a tensor in a layout without strides")
             if operation.opaque is not None:
                 raise _Untraceable(operation.opaque)
             program = self._trace(kind, wanted)

@@ -97,6 +97,8 @@ def error_spec(error: torch.Tensor) -> TensorSpec:
 
 def like_operand(operand: TensorSpec) -> TensorSpec:
     """The first belief about the layout of an error: the operand's own, if it is dense."""
+    if len(operand.stride) != len(operand.shape):  # a layout without strides
+        return replace(operand, requires_grad=False)
     with torch.device("meta"):
         like = torch.empty_strided(operand.shape, operand.stride, dtype=operand.dtype)
         return replace(operand, stride=tuple(torch.empty_like(like).stride()), requires_grad=False)

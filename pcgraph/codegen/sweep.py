@@ -179,8 +179,9 @@ class Sweep:
         for i in taken:
             names[f"c{i}"] = arrived[refs[i]].name
         # Give an error that arrives at a value for the first time the value's name.
+        made = {out for line in local.learn for out in line.outs}
         for i, local_name in enumerate(local.errors):
-            fresh = local_name is not None and local_name[0] == "t" and local_name not in local.errors[:i]
+            fresh = local_name in made and local_name not in local.errors[:i]
             if fresh and refs[i] not in arrived and refs[i] not in net.split:
                 names[local_name] = error_name(refs[i])  # type: ignore[index]
         return names

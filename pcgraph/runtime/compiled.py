@@ -123,6 +123,8 @@ class Compiled:
             return output.detach()  # an object of its own, which can take the place of the caller's
         if not output._is_view():
             return output
+        if output.is_conj() or output.is_neg():
+            return output.resolve_conj().resolve_neg()
         memory = _memory(output)
         kept = (value for values in saved for value in values or ())
         if any(_memory(value) == memory for value in (*kept, *self.binding.tensors)):
