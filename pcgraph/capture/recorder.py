@@ -109,7 +109,8 @@ class Recorder(TorchFunctionMode):
         if func in _ASKS_FOR_GRADIENT and args[0].requires_grad:
             return self._hold(func, args, kwargs)
         if wakes(func, args, kwargs):
-            return self._wake(args[0])
+            self._wake(args[0])
+            return args[0] if func is torch.Tensor.requires_grad_ else None  # a setter returns nothing
         operands: list[torch.Tensor] = []
         collect(args, operands)
         collect(kwargs, operands)
@@ -197,13 +198,13 @@ class Recorder(TorchFunctionMode):
         self.held.setdefault(id(tensor), (tensor, []))[1].append(call_name(func))
         return None if func is torch.Tensor.retain_grad else func(*args, **kwargs)
 
-    def _wake(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _wake(self, tensor: torch.Tensor) -> None:
         """The model makes a tensor require a gradient."""
         if self.tape.values.knows(tensor) and id(tensor) not in self.externals.objects:
             self.observer.inside = True
             self.tape.make_leaf(tensor)
             self.observer.inside = False
-            return tensor
+            return
         index = self.externals.input_index(tensor)
         if index is None or self.tape.values.knows(tensor):
             raise CaptureError(
