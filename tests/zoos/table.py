@@ -1,0 +1,108 @@
+"""The rows as a page of Markdown; nothing on it is written by hand."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+
+from tests.zoos.row import Row, Status
+
+_INTRODUCTION = """\
+# Other people's models
+Written by `python -m tests.zoos`; do not edit. Random weights, small inputs, training mode with dropout on, one thread.
+Each model takes two steps on different random inputs, plain and compiled, on the same seeds. Outputs, loss, gradients
+of parameters and floating inputs, buffers, arguments and random states are compared to the bit.
+
+* *bitwise*: all equal. *close*: differs by rounding (relative difference in float32 / float64).
+* *refused*: pcgraph says why it does not compile the model. *WRONG*, *failed*, *timeout*: speak for themselves.
+* *not trainable*, *nondeterministic*, *not built*: plain autograd cannot train the model, or gives other values in a
+  second run, or the library cannot build it here, so there is nothing to compare with.
+* *simpler*: the model as it is was refused, and a form was tried that returns a plain dictionary and keeps no cache.
+* *again*: captured again at every call, since the model does what cannot be guarded.
+* Seconds: *capture* is capture and compilation, *plain* is one step of plain autograd.
+"""
+_COUNTED = ("simpler", "with opaque vertices", "again", "median vertices", "median capture, s")
+
+
+def render(rows: Sequence[Row]) -> str:
+    """The page."""
+    libraries = list(dict.fromkeys(row.library for row in rows))
+    parts = [_INTRODUCTION, _counts(rows, libraries)]
+    for library in libraries:
+        mine = sorted((row for row in rows if row.library == library), key=lambda row: row.model)
+        parts += [f"## {library}\n{_versions(mine)}\n", _models(mine), _messages(mine)]
+    return "\n".join(part for part in parts if part)
+
+
+def _counts(rows: Sequence[Row], libraries: Sequence[str]) -> str:
+    statuses = [status for status in Status if any(row.status is status for row in rows)]
+    lines = [_line("library", "models", *statuses, *_COUNTED)]
+    lines.append(_line("---", *["--:"] * (len(statuses) + len(_COUNTED) + 1)))
+    for library in libraries:
+        mine = [row for row in rows if row.library == library]
+        count = Counter(row.status for row in mine)
+        done = [row for row in mine if row.vertices] or mine
+        lines.append(
+            _line(
+                library,
+                len(mine),
+                *(count[status] for status in statuses),
+                sum(bool(row.simpler) for row in mine),
+                sum(bool(row.opaque) for row in mine),
+                sum(bool(row.once) for row in mine),
+                f"{median(row.vertices for row in done):.0f}",
+                f"{median(row.capture for row in done):.1f}",
+            )
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _versions(rows: Sequence[Row]) -> str:
+    seen = sorted({", ".join(f"{name} {number}" for name, number in row.versions.items()) for row in rows} - {""})
+    dates = sorted(row.date[:10] for row in rows if row.date)
+    return f"{'; '.join(seen)}. {' to '.join(dict.fromkeys((dates[0], dates[-1])))}." if dates else ""
+
+
+def _models(rows: Sequence[Row]) -> str:
+    lines = [
+        _line("model", "status", "parameters", "vertices", "T", "opaque", "again", "capture, s", "plain, s"),
+        _line("---", "---", *["--:"] * 4, "---", *["--:"] * 2),
+    ]
+    for row in rows:
+        status = f"{row.status}{', simpler' if row.simpler else ''}"
+        if row.status is Status.CLOSE:
+            narrow, wide = row.relative
+            status += f" ({narrow:.0e} / {'-' if wide is None else f'{wide:.0e}'})"
+            status += "".join(f", {note}" for note in row.notes if "oneDNN" in note)
+        known = (row.vertices, row.steps, sum(row.opaque.values())) if row.vertices else ("", "", "")
+        times = (f"{row.capture:.1f}", f"{row.plain:.2f}") if row.vertices else ("", "")
+        lines.append(_line(row.model, status, f"{row.parameters:,}", *known, "yes" if row.once else "", *times))
+    return "\n".join(lines) + "\n"
+
+
+def _messages(rows: Sequence[Row]) -> str:
+    lines = []
+    for row in rows:
+        if row.status is not Status.BITWISE:
+            lines.append(f"* {row.model}, {row.status}: {_short(row.message)}")
+        lines += [f"* {row.model}, {count} opaque: {_short(reason)}" for reason, count in row.opaque.items()]
+    simpler = Counter(_short(_nameless(row.simpler)) for row in rows if row.simpler)
+    lines += [f"* simpler form tried, {count} models: {reason}" for reason, count in simpler.most_common()]
+    again = Counter(_short(row.once[0]) for row in rows if row.once)
+    lines += [f"* captured again at each call, {count} models: {reason}" for reason, count in again.most_common()]
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split("\n")[:2])[:250].replace("|", "\\|").replace("<", "\\<")
+
+
+def _nameless(message: str) -> str:
+    """The first line of a message without shapes, so that equal causes are counted together."""
+    return re.sub(r"\(\d[\d, ]*\)", "(...)", message.split("\n")[0])
+
+
+def _line(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
