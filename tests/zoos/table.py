@@ -96,6 +96,7 @@ def _messages(rows: Sequence[Row]) -> str:
 
 
 def _short(text: str) -> str:
+    text = re.sub(r"[^\s(]*/site-packages/", "", text)  # where a library is installed is nobody's business
     return " ".join(text.split("\n")[:2])[:250].replace("|", "\\|").replace("<", "\\<")
 
 
