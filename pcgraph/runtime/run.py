@@ -46,6 +46,8 @@ class Run:
         program = self._compiled.program
         shown = tuple(self._compiled.presentable(k, self.outputs[k], self._saved) for k in program.outputs_of[segment])
         last = segment == len(program.saved) - 1
+        if last:
+            self.outputs = []  # autograd's node would hold what holds the node
         return shown if last else (*shown, _TOKEN.clone())
 
     def learn(self, segment: int, errors: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:

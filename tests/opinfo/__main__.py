@@ -24,7 +24,7 @@ from tests.opinfo.exceptions import complaints
 from tests.opinfo.plan import Piece, everything
 from tests.opinfo.records import Record, append, label, load, run
 from tests.opinfo.table import counts, document
-from tests.opinfo.values import VALUES
+from tests.opinfo.trials import TRIALS
 
 MOST = 12
 
@@ -47,7 +47,7 @@ def main() -> int:
     for line in wrong:
         print(line)
     if options.write is not None:
-        options.write.write_text(document(records, options.samples, list(VALUES)))
+        options.write.write_text(document(records, options.samples, list(TRIALS)))
     return 1 if wrong else 0
 
 

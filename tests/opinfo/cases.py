@@ -28,11 +28,12 @@ class Role(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Built:
-    """A model and the arguments of its call, made of fresh tensors."""
+    """A model and the arguments of its call, made of fresh tensors, and what of its output the loss looks at."""
 
     model: nn.Module
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
+    view: Callable[[Any], Any] = lambda output: output
 
 
 @dataclass(frozen=True)

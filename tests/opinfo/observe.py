@@ -8,33 +8,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from tests.equality import difference
-from tests.opinfo.cases import seed_all
+from tests.opinfo.cases import Built, seed_all
 from tests.opinfo.leaves import differentiable, tensors_of
+from tests.opinfo.losses import Loss, loss_of, weighted
 
 Seen = dict[str, Any]
 
 
-def loss_of(output: Any) -> Tensor | None:
-    """Sum of all differentiable outputs, every entry with a fixed random weight; None if no output learns."""
-    total: Tensor | None = None
-    generator = torch.Generator().manual_seed(12)
-    for leaf in tree_flatten(output)[0]:
-        if isinstance(leaf, Tensor) and leaf.requires_grad and differentiable(leaf):
-            dense = leaf if leaf.layout is torch.strided else leaf.to_dense()
-            wide = dense.to(torch.complex128 if dense.is_complex() else torch.float64)
-            weight = torch.rand(dense.shape, generator=generator, dtype=torch.float64) + 0.5
-            term = (weight * wide).sum()
-            term = term.real if term.is_complex() else term
-            total = term if total is None else total + term
-    return total
+def step(call: Callable[..., Any], built: Built, seed: int, loss: Loss = weighted) -> Seen:
+    """Predict, learn, and write down outputs, gradients, tensors of the model and of the call, and random state.
 
-
-def step(call: Callable[..., Any], model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int) -> Seen:
-    """Predict, learn, and write down outputs, gradients, tensors of the model and of the call, and random state."""
+    Args:
+        call: the model of `built`, or a network that is made of it.
+        built: the model and the arguments.
+        seed: of all random numbers.
+        loss: what to learn from.
+    """
+    model, args, kwargs = built.model, built.args, built.kwargs
     model.zero_grad(set_to_none=True)
     seed_all(seed)
     output = call(*args, **kwargs)
@@ -43,10 +37,10 @@ def step(call: Callable[..., Any], model: nn.Module, args: tuple[Any, ...], kwar
     for k, leaf in enumerate(leaves):
         seen[f"output {k}"] = _kept(leaf)
         seen[f"output {k} needs a gradient"] = isinstance(leaf, Tensor) and leaf.requires_grad
-    loss = loss_of(output)
-    seen["learns"] = loss is not None
-    if loss is not None:
-        loss.backward()
+    total = loss_of(built.view(output), loss)
+    seen["learns"] = total is not None
+    if total is not None:
+        total.backward()
     for name, parameter in model.named_parameters():
         seen[f"gradient of {name}"] = _kept(parameter.grad)
         seen[f"parameter {name}"] = _kept(parameter)

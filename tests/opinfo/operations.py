@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.opinfo.cases import FLOATS, Built, Case, Role, seed_all, spread
 from tests.opinfo.leaves import Copies, copied, differentiable, replace_tensors
-from tests.opinfo.observe import loss_of
+from tests.opinfo.losses import loss_of
 
 Operation = Callable[..., Any]
 COMPLEX = (torch.complex64, torch.complex128)
@@ -20,11 +20,19 @@ COMPLEX = (torch.complex64, torch.complex128)
 
 @dataclass(frozen=True)
 class Sample:
-    """One call: positional and keyword arguments, and whether the first is broadcast to the shape of the result."""
+    """One call.
+
+    Attributes:
+        args: positional arguments.
+        kwargs: keyword arguments.
+        broadcasts: whether the first argument is broadcast to the shape of the result.
+        view: what of the output has a gradient (of an eigenvector its absolute value: the phase is free).
+    """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     broadcasts: bool = False
+    view: Operation = lambda output: output
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,9 @@ def samples_of(op: Any, dtype: torch.dtype) -> list[Sample]:
     """All valid calls of the operation in the database."""
     seed_all(0)
     found = op.sample_inputs("cpu", dtype, requires_grad=True)
-    return [Sample((sample.input, *sample.args), sample.kwargs, sample.broadcasts_input) for sample in found]
+    return [
+        Sample((s.input, *s.args), s.kwargs, s.broadcasts_input, s.output_process_fn_grad or Sample.view) for s in found
+    ]
 
 
 def cases_of(op: Any, dtype: torch.dtype, most: int, roles: tuple[Role, ...]) -> Iterator[Case]:
@@ -130,7 +140,7 @@ def _builder(op: Any, sample: Sample, role: Role) -> Callable[[], Built] | None:
 def of_inputs(operation: Operation, sample: Sample) -> Built:
     """The operation as a model that takes the operands as arguments."""
     args, kwargs = copied((sample.args, sample.kwargs))
-    return Built(OfInputs(operation).train(), args, kwargs)
+    return Built(OfInputs(operation), args, kwargs, sample.view)
 
 
 def of_parameters(operation: Operation, sample: Sample, inplace: bool = False) -> Callable[[], Built]:
@@ -140,14 +150,14 @@ def of_parameters(operation: Operation, sample: Sample, inplace: bool = False) -
     def every() -> bool:
         try:
             seed_all(1)
-            loss = loss_of(OfParameters(operation, sample, True, inplace)())
+            loss = loss_of(sample.view(OfParameters(operation, sample, True, inplace)()))
             if loss is not None:
                 loss.backward()
         except Exception:
             return False
         return True
 
-    return lambda: Built(OfParameters(operation, sample, every(), inplace))
+    return lambda: Built(OfParameters(operation, sample, every(), inplace), view=sample.view)
 
 
 def describe(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from tests.opinfo.cases import Built
 from tests.opinfo.leaves import differentiable, tensors_of
-
-Values = Callable[[Tensor], Tensor]
 
 
 def as_they_are(tensor: Tensor) -> Tensor:
@@ -41,24 +39,6 @@ def not_finite(tensor: Tensor) -> Tensor:
     return _repeat(tensor, (0.25, -2.0, float("inf"), 0.75, float("nan"), 3.0, float("-inf")))
 
 
-VALUES: dict[str, Values] = {
-    "the sample": as_they_are,
-    "reverse order": reversed_order,
-    "zeros and ties": zeros_and_ties,
-    "NaN and infinity": not_finite,
-}
-
-CRASHES = ("grid_sample", "grid_sampler_2d", "grid_sampler_3d")
-"""Of these, torch's own kernels read outside of their memory where a coordinate is not finite."""
-
-
-def values_for(name: str) -> Iterator[str]:
-    """The sets of values that an operation can be given without harm."""
-    for values in VALUES:
-        if VALUES[values] is not not_finite or name.rpartition("functional.")[2] not in CRASHES:
-            yield values
-
-
 def _repeat(tensor: Tensor, pattern: tuple[float, ...]) -> Tensor:
     if not differentiable(tensor):
         return tensor
@@ -66,7 +46,7 @@ def _repeat(tensor: Tensor, pattern: tuple[float, ...]) -> Tensor:
     return torch.tensor(pattern, dtype=torch.float64)[places].to(tensor.dtype)
 
 
-def give(built: Built, values: Values) -> None:
+def give(built: Built, values: Callable[[Tensor], Tensor]) -> None:
     """Write other values into every tensor of the model and of the call."""
     with torch.no_grad():
         for tensor in _different(tensors_of_case(built)):

@@ -1,4 +1,4 @@
-"""The verdict on a case: the compiled model against the plain one, on several values through one program."""
+"""The verdict on a case: the compiled model against the plain one, put to several trials."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import enum
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ import pcgraph
 from pcgraph.errors import CaptureError
 from tests.opinfo.cases import Case
 from tests.opinfo.observe import Seen, first_difference, step
-from tests.opinfo.values import VALUES, give, litter, restore, values_for
+from tests.opinfo.trials import FIRST, TRIALS, trials_for
+from tests.opinfo.values import give, litter, restore
 
 SEED = 7
 TRIES = 10  # of plain torch, before a difference is put down to pcgraph
@@ -63,62 +64,60 @@ def judge(case: Case, compiler: Compile = pcgraph.compile) -> Verdict:
         return Verdict(Class.UNSTABLE, "reads memory that was never written")
     with _quiet(), _kernels(case):
         try:
-            expected = {"the sample": _plain(case, "the sample")}
-            message = _differs_from_itself(case, "the sample")
+            expected = {FIRST: _plain(case, FIRST)}
+            message = _differs_from_itself(case, FIRST)
         except Exception as error:
             return Verdict(Class.SKIPPED, _words(error))
         if message is not None:
             return Verdict(Class.UNSTABLE, message)
-        for values in values_for(case.name):
+        for trial in trials_for(case.name):
             with contextlib.suppress(Exception):  # not every operation is defined everywhere
-                expected[values] = _plain(case, values)
+                expected[trial] = _plain(case, trial)
         return _compiled(case, expected, compiler)
 
 
-def _plain(case: Case, values: str) -> Seen:
+def _plain(case: Case, trial: str) -> Seen:
     built = case.build()
-    give(built, VALUES[values])
-    return step(built.model, built.model, built.args, built.kwargs, SEED)
+    give(built, TRIALS[trial].values)
+    return step(built.model, built, SEED, TRIALS[trial].loss)
 
 
-def _differs_from_itself(case: Case, values: str, tries: int = 1) -> str | None:
+def _differs_from_itself(case: Case, trial: str, tries: int = 1) -> str | None:
     """What differs between plain runs that find different bytes in fresh memory, or None."""
     litter(0)
-    first = _plain(case, values)
+    first = _plain(case, trial)
     for k in range(tries):
         litter(255 * (1 - k % 2))
-        message = first_difference(first, _plain(case, values))
+        message = first_difference(first, _plain(case, trial))
         if message is not None:
             return message
     return None
 
 
 def _compiled(case: Case, expected: dict[str, Seen], compiler: Compile) -> Verdict:
-    """One network called on all values; every call starts from the same tensors as the plain model's."""
+    """One network put to all trials; every call starts from the same tensors as the plain model's."""
     model = case.build().model
     network, calls, opaque = compiler(model), 0, None
-    for values, seen in expected.items():
+    for trial, seen in expected.items():
         built = case.build()
         restore(model, built.model)
-        built = type(built)(model, built.args, built.kwargs)
-        give(built, VALUES[values])
+        built = replace(built, model=model)
+        give(built, TRIALS[trial].values)
         try:
             calls += 1
-            got = step(network, model, built.args, built.kwargs, SEED)
+            got = step(network, built, SEED, TRIALS[trial].loss)
         except CaptureError as error:
             return Verdict(Class.REFUSED, _words(error), calls)
         except Exception as error:
-            return Verdict(Class.ERROR, f"on {values}: {_words(error)}", calls)
+            return Verdict(Class.ERROR, f"on {trial}: {_words(error)}", calls)
         message = first_difference(seen, got)
-        captures = _captures(network)
-        if message is not None and _differs_from_itself(case, values, TRIES) is None:
-            return Verdict(Class.WRONG, f"on {values}: {message}", calls, captures)
+        if message is not None and _differs_from_itself(case, trial, TRIES) is None:
+            return Verdict(Class.WRONG, f"on {trial}: {message}", calls)
         opaque = opaque or _opaque(network)
-    once = _once(network)
+    done = (calls, _captures(network), _once(network))
     if opaque is not None:
-        return Verdict(Class.OPAQUE, opaque, calls, captures, once)
-    learns = expected["the sample"]["learns"]
-    return Verdict(Class.BITWISE if learns else Class.SILENT, "", calls, captures, once)
+        return Verdict(Class.OPAQUE, opaque, *done)
+    return Verdict(Class.BITWISE if expected[FIRST]["learns"] else Class.SILENT, "", *done)
 
 
 def _captures(network: Any) -> int:
