@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -415,3 +417,16 @@ def test_a_network_inside_of_a_network_is_part_of_it() -> None:
     outer = pcgraph.compile(nn.Sequential(pcgraph.compile(inner)))
     assert_same_step(nn.Sequential(plain), outer, X)
     assert outer.graph.summary()["opaque"] == 0
+
+
+def test_a_prediction_that_is_dropped_is_freed_at_once() -> None:
+    """No cycle through autograd's node: the garbage collector is not needed."""
+    network = pcgraph.compile(net(), example_inputs=(X,))
+    gc.disable()
+    try:
+        out = network(X)
+        alive = weakref.ref(out)
+        del out
+        assert alive() is None
+    finally:
+        gc.enable()
