@@ -143,7 +143,7 @@ class _Operators(nn.Module):
         self.deform = ops.DeformConv2d(4, 8, 3, padding=1)
         self.block = ops.DropBlock2d(0.2, 3)
         self.depth = ops.StochasticDepth(0.3, "row")
-        self.squeeze = ops.SqueezeExcitation(8, 4)
+        self.squeeze = ops.SqueezeExcitation(8, 16)
         self.frozen = ops.FrozenBatchNorm2d(8)
         self.head = nn.Linear(8, 4)
 
