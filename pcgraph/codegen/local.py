@@ -148,16 +148,18 @@ class LocalPrograms:
             _check(results, kind.outputs)
             repeated = _repeated(results, values, wanted)
             arriving = [self._empty(spec) for _, spec in (*kind.errors, *kind.collected)]
+            predicted: list[str] = []
 
             def step(values: list[torch.Tensor], arriving: list[torch.Tensor]) -> Any:
                 results = kind.call(values)
+                predicted.extend(partition.names_so_far())
                 if not kind.errors:
                     return results, ()
                 roots = [results[j] for j, _ in kind.errors] + [values[i] for i, _ in kind.collected]
                 return results, torch.autograd.grad(roots, [values[i] for i in wanted], arriving, allow_unused=True)
 
             traced = make_fx(step, tracing_mode="real", _allow_non_fake_inputs=True)(values, arriving)
-        return _program(traced, kind, wanted, repeated)
+        return _program(traced, kind, wanted, repeated, predicted)
 
 
 def _check(results: Sequence[torch.Tensor], expected: Sequence[TensorSpec | None]) -> None:
@@ -198,12 +200,17 @@ def _repeated(results: Sequence[torch.Tensor], values: Sequence[torch.Tensor], w
     return frozenset(i for i in wanted if counts[id(values[i])] > 1)
 
 
-def _program(traced: fx.GraphModule, kind: Kind, wanted: list[int], repeated: frozenset[int]) -> LocalProgram:
+def _program(
+    traced: fx.GraphModule, kind: Kind, wanted: list[int], repeated: frozenset[int], predicted: list[str]
+) -> LocalProgram:
     n_operands, n_outputs = len(kind.operands), len(kind.outputs)
     graph = traced.graph
-    # Numbered before anything is dropped: the prediction comes first in every trace of an operation, so its
-    # temporaries have the same names whatever errors arrive.
-    numbers = {node: f"t{number}" for number, node in enumerate(n for n in graph.nodes if n.op != "placeholder")}
+    # By names given before anything was dropped: the prediction comes first in every trace of an operation, so its
+    # temporaries are numbered alike whatever errors arrive.
+    number_of = {name: number for number, name in enumerate(predicted)}
+    for node in graph.nodes:
+        number_of.setdefault(node.name, len(number_of))
+    numbers = {node: f"t{number_of[node.name]}" for node in graph.nodes}
     partition.simplify(graph)
     inputs = [n for n in graph.nodes if n.op == "placeholder"]
     names: dict[fx.Node, str] = {node: f"a{i}" for i, node in enumerate(inputs[:n_operands])}
@@ -211,7 +218,9 @@ def _program(traced: fx.GraphModule, kind: Kind, wanted: list[int], repeated: fr
     names.update(zip(arriving, kind.arrivals, strict=True))
     returned, _ = tree_flatten(next(n for n in graph.nodes if n.op == "output").args[0], is_leaf=lambda x: x is None)
     results, gradients = returned[:n_outputs], returned[n_outputs:]
-    predict_nodes, learn_nodes = partition.cut(graph, set(arriving), [r for r in results if isinstance(r, fx.Node)])
+    predict_nodes, learn_nodes = partition.cut(
+        graph, frozenset(predicted), [r for r in results if isinstance(r, fx.Node)]
+    )
     constants: dict[fx.Node, Any] = {}
     for node in graph.nodes:
         if node.op == "get_attr":

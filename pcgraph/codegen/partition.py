@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 _aten = torch.ops.aten
 _HIDDEN_WRITES = (_aten.native_batch_norm.default, _aten.cudnn_batch_norm.default, _aten.miopen_batch_norm.default)
@@ -38,37 +39,40 @@ def simplify(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def cut(graph: fx.Graph, errors: set[fx.Node], results: list[fx.Node]) -> tuple[list[fx.Node], list[fx.Node]]:
+def names_so_far() -> list[str]:
+    """Names of the calls that the trace now running has recorded, in order."""
+    mode = get_proxy_mode()
+    assert mode is not None
+    return [node.name for node in mode.tracer.graph.nodes if node.op != "placeholder"]
+
+
+def cut(graph: fx.Graph, predicted: frozenset[str], results: list[fx.Node]) -> tuple[list[fx.Node], list[fx.Node]]:
     """Split the calls of a trace.
 
     Args:
         graph: a simplified trace.
-        errors: placeholders of the errors that arrive.
+        predicted: names of the calls that were made before autograd began.
         results: nodes of the outputs.
 
     Returns:
-        The calls of the prediction and those of learning, each in order.
+        The calls of the prediction and those of learning, each in order. The prediction is the same whatever errors
+        arrive: what autograd itself calls, even where no error enters, belongs to learning.
     """
-    learning = set(errors)
     calls = [node for node in graph.nodes if node.op == "call_function"]
-    for node in calls:
-        if any(source in learning for source in node.all_input_nodes):
-            learning.add(node)
-    needed: set[fx.Node] = set()
-    stack = [*results, *(node for node in calls if mutates(node) and node not in learning)]
+    before = [node for node in calls if node.name in predicted]
+    writes = [node for node in before if mutates(node)]
+    # A value that is written later must be read before: then everything is predicted, in order.
+    needed: set[fx.Node] = set(before) if writes else set()
+    stack = [*results, *writes]
     while stack:
         node = stack.pop()
         if node not in needed:
             needed.add(node)
             stack.extend(node.all_input_nodes)
-    # A value that is written later must be read before: then everything free of errors is predicted, in order.
-    eager = any(mutates(node) for node in calls if node not in learning)
-    if eager:
-        needed.update(node for node in calls if node not in learning)
     predict, learn = [], []
     for node in calls:
         item = node.target is operator.getitem and node.args[0] in needed
-        if node not in learning and (node in needed or item):
+        if node in needed or item:
             predict.append(node)
             needed.add(node)
         else:
