@@ -208,9 +208,8 @@ def _program(
     # By names given before anything was dropped: the prediction comes first in every trace of an operation, so its
     # temporaries are numbered alike whatever errors arrive.
     number_of = {name: number for number, name in enumerate(predicted)}
-    for node in graph.nodes:
-        number_of.setdefault(node.name, len(number_of))
-    numbers = {node: f"t{number_of[node.name]}" for node in graph.nodes}
+    calls = [node for node in graph.nodes if node.op != "placeholder"]
+    numbers = {node: f"t{number_of.setdefault(node.name, len(number_of))}" for node in calls}
     partition.simplify(graph)
     inputs = [n for n in graph.nodes if n.op == "placeholder"]
     names: dict[fx.Node, str] = {node: f"a{i}" for i, node in enumerate(inputs[:n_operands])}
