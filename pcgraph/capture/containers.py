@@ -1,4 +1,4 @@
-"""Containers over things that are none (cells, slots, globals, arrays): each has a length and yields its values."""
+"""Containers over things that are none (cells, slots, globals, arrays): each yields its values."""
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ class Cells:
     def __init__(self, cells: tuple[types.CellType, ...]) -> None:
         self._cells = cells
 
-    def __len__(self) -> int:
-        return len(self._cells)
-
     def __iter__(self) -> Iterator[Any]:
         for cell in self._cells:
             try:
@@ -35,9 +32,6 @@ class Slots:
     def __init__(self, item: Any, slots: list[str]) -> None:
         self._item, self._slots = item, [s for s in slots if s != "__weakref__"]
 
-    def __len__(self) -> int:
-        return len(self._slots)
-
     def __iter__(self) -> Iterator[Any]:
         return (getattr(self._item, slot, None) for slot in self._slots)
 
@@ -46,40 +40,31 @@ class Globals:
     """Some names of a namespace, as a container."""
 
     def __init__(self, scope: dict[str, Any], names: tuple[str, ...]) -> None:
-        self._scope, self._names = scope, names
-
-    def __len__(self) -> int:
-        return len(self._names)
+        self.scope, self._names = scope, names
 
     def __iter__(self) -> Iterator[Any]:
         missing = self
-        return (self._scope.get(name, missing) for name in self._names)
+        return (self.scope.get(name, missing) for name in self._names)
 
 
 class Forward:
     """The forward method of a module class, its own or inherited, torch's own classes included."""
 
     def __init__(self, cls: type[torch.nn.Module]) -> None:
-        self._cls = cls
-
-    def __len__(self) -> int:
-        return 1
+        self.cls = cls
 
     def __iter__(self) -> Iterator[Any]:
-        yield inspect.getattr_static(self._cls, "forward")
+        yield inspect.getattr_static(self.cls, "forward")
 
 
 class Defaults:
     """What of a function can be exchanged: its defaults and its code."""
 
     def __init__(self, function: types.FunctionType) -> None:
-        self._function = function
-
-    def __len__(self) -> int:
-        return 3
+        self.function = function
 
     def __iter__(self) -> Iterator[Any]:
-        return iter((self._function.__defaults__, self._function.__kwdefaults__, self._function.__code__))
+        return iter((self.function.__defaults__, self.function.__kwdefaults__, self.function.__code__))
 
 
 class Variable:
@@ -87,9 +72,6 @@ class Variable:
 
     def __init__(self, variable: contextvars.ContextVar[Any]) -> None:
         self._variable = variable
-
-    def __len__(self) -> int:
-        return 1
 
     def __iter__(self) -> Iterator[Any]:
         yield self._variable.get(None)
@@ -101,9 +83,6 @@ class ArrayBytes:
     def __init__(self, array: np.ndarray) -> None:
         self._array = array
 
-    def __len__(self) -> int:
-        return 1
-
     def __iter__(self) -> Iterator[Any]:
         yield self._array.tobytes()
 
@@ -112,10 +91,7 @@ class ClassDict:
     """The attributes of a class, as a container."""
 
     def __init__(self, cls: type) -> None:
-        self._cls = cls
-
-    def __len__(self) -> int:
-        return len(vars(self._cls))
+        self.cls = cls
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(list(vars(self._cls).values()))
+        return iter([*vars(self.cls), *vars(self.cls).values()])

@@ -23,15 +23,14 @@ import types
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 
 from .containers import ArrayBytes, Cells, ClassDict, Defaults, Forward, Globals, Slots, Variable
-from .identity import addresses
 from .purity import impure_call, impure_file, reads_environment, reseeds
+from .snapshots import Snapshots
 from .sources import is_internal
 
 _ATOMS = (
@@ -53,62 +52,23 @@ class PythonState:
         self.reasons: list[str] = []
         self._seen: set[int] = set()
         self._keep: list[Any] = []
-        self._containers: list[Any] = []  # dicts, lists, ... compared element by element
-        self._names: list[str] = []
+        self._snapshots = Snapshots(_same_atom)
         self._importing = 0
         self._modules: set[types.ModuleType] = set()
         self._types: set[type] = set()
         self.reseeded: str | None = None
-        self._empty: list[Any] = []
-        self._filled: list[Any] = []
-        self._filled_lengths: list[int] = []
-        self._iterables: list[Any] = []  # the elements of the filled ones
-        self._keyed: list[Any] = []  # dicts with something in them
-        self._keys: list[list[Any]] = []
-        self._attributed: list[dict[str, Any]] = []  # dicts of objects' attributes: of equal length and equal values,
-        self._last_attributes: list[str] = []  # they have other names only if the last one is another
-        self._addresses: bytes | None = None
-        self._values: list[Any] = []
-        self._lengths: list[int] = []
         self._codes: set[types.CodeType] = set()
         self._uncovered: dict[types.CodeType, str] = {}
         self._covered: set[types.CodeType] = set()
 
     # -- comparing -----------------------------------------------------------------------------
     def unchanged(self) -> bool:
-        """Whether everything that was read is still what it was. Loops run in C: tens of microseconds."""
-        try:
-            if any(self._empty) or list(map(len, self._filled)) != self._filled_lengths:
-                return False
-            if list(map(list, self._keyed)) != self._keys:
-                return False
-            if list(map(next, map(reversed, self._attributed))) != self._last_attributes:
-                return False
-            current = list(chain.from_iterable(self._iterables))
-        except (RuntimeError, StopIteration):  # changed while iterating
-            return False
-        if self._addresses is None:
-            self._addresses = addresses(self._values)
-        return addresses(current) == self._addresses or self._same_slowly(current)
-
-    def _same_slowly(self, current: list[Any]) -> bool:
-        for new, old in zip(current, self._values, strict=True):
-            if new is not old and not _same_atom(new, old):
-                return False
-        self._values, self._addresses = current, None
-        return True
+        """Whether everything that was read is still what it was."""
+        return self._snapshots.unchanged()
 
     def changes(self) -> list[str]:
         """Which containers differ from their snapshot, for people."""
-        found = []
-        position = 0
-        for container, length, path in zip(self._containers, self._lengths, self._names, strict=True):
-            old = self._values[position : position + length]
-            position += length
-            new = list(container.values() if isinstance(container, dict | types.MappingProxyType) else container)
-            if len(new) != length or not all(a is b or _same_atom(a, b) for a, b in zip(new, old, strict=False)):
-                found.append(path)
-        return found
+        return self._snapshots.changes()
 
     def knows(self, item: Any) -> bool:
         """Whether an object was there to be read: it is the same at every call."""
@@ -135,21 +95,21 @@ class PythonState:
         if isinstance(item, weakref.ref):
             return [(item(), name)]
         if isinstance(item, dict | types.MappingProxyType):
-            self._snapshot(item, name)
+            self._snapshots.add(item, name)
             return [*self._attributes(item, name), *((value, f"{name}[{key!r}]") for key, value in item.items())]
         if isinstance(item, list | set | frozenset | collections.deque | tuple):
             if not isinstance(item, tuple | frozenset):
-                self._snapshot(item, name)
+                self._snapshots.add(item, name)
             return [*self._attributes(item, name), *((value, f"{name}[{i}]") for i, value in enumerate(item))]
         if isinstance(item, types.FunctionType):
             self._covered.add(item.__code__)
             if is_internal(item.__code__.co_filename):
                 return [(cell, name) for cell in Cells(item.__closure__ or ())]  # a decorator of torch's
-            self._snapshot(Defaults(item), f"defaults of {item.__qualname__}")
+            self._snapshots.add(Defaults(item), f"defaults of {item.__qualname__}")
             parts: list[tuple[Any, str]] = [(item.__defaults__, name), (item.__kwdefaults__, name), (vars(item), name)]
             if item.__closure__:
                 cells = Cells(item.__closure__)
-                self._snapshot(cells, f"closure of {item.__qualname__}")
+                self._snapshots.add(cells, f"closure of {item.__qualname__}")
                 parts += [(value, f"{name}.{n}") for value, n in zip(cells, item.__code__.co_freevars, strict=False)]
             return parts
         if isinstance(item, types.MethodType):
@@ -167,7 +127,7 @@ class PythonState:
         if not _is_users(cls.__module__):
             return []
         attributes = ClassDict(cls)
-        self._snapshot(attributes, f"class {cls.__qualname__}")
+        self._snapshots.add(attributes, f"class {cls.__qualname__}")
         plain = [(v, f"{name}.{k}") for k, v in vars(cls).items() if not k.startswith("__") and not _is_plain(v)]
         return [*plain, *((base, base.__qualname__) for base in cls.__bases__)]
 
@@ -175,25 +135,25 @@ class PythonState:
         if type(item) is object or type(item).__module__ == "_abc":
             return []  # sentinels, and the caches of abstract classes
         if isinstance(item, contextvars.ContextVar):
-            self._snapshot(Variable(item), name)
+            self._snapshots.add(Variable(item), name)
             return [(item.get(None), name)]
         if isinstance(item, contextlib._GeneratorContextManagerBase):  # a decorator: what it decorates with
             return [(item.func, name), (item.args, name), (item.kwds, name)]
         if isinstance(item, np.ndarray) and item.dtype != object:
-            self._snapshot(ArrayBytes(item), name)
+            self._snapshots.add(ArrayBytes(item), name)
             return []
         attributes = getattr(item, "__dict__", None)
         slots = [s for c in type(item).__mro__ for s in _as_tuple(c.__dict__.get("__slots__", ()))]
         inner: list[tuple[Any, str]] = []
         if isinstance(item, torch.nn.Module) and type(item) not in self._types:
             self._types.add(type(item))
-            self._snapshot(Forward(type(item)), f"{type(item).__qualname__}.forward")
+            self._snapshots.add(Forward(type(item)), f"{type(item).__qualname__}.forward")
         if slots:
             named = [slot for slot in slots if slot not in ("__weakref__", "__dict__")]
             inner += [(getattr(item, slot, None), f"{name}.{slot}") for slot in named]
-            self._snapshot(Slots(item, named), name)
+            self._snapshots.add(Slots(item, named), name)
         if isinstance(attributes, dict):
-            self._snapshot(attributes, name, attributes=True)
+            self._snapshots.add(attributes, name)
             inner += [(value, f"{name}.{key}" if name else key) for key, value in attributes.items()]
         if slots or isinstance(attributes, dict):
             return [(type(item), type(item).__qualname__), *inner]
@@ -206,25 +166,6 @@ class PythonState:
         """Attributes that a subclass of a builtin container carries."""
         attributes = getattr(item, "__dict__", None)
         return [(attributes, name), (type(item), type(item).__qualname__)] if attributes else []
-
-    def _snapshot(self, container: Any, name: str, attributes: bool = False) -> None:
-        self._containers.append(container)
-        self._names.append(name)
-        self._lengths.append(len(container))
-        if not len(container) and isinstance(container, dict | list | set | collections.deque):
-            self._empty.append(container)  # most of a module's containers are its empty tables of hooks
-            return
-        self._filled.append(container)
-        self._filled_lengths.append(len(container))
-        mapping = isinstance(container, dict | types.MappingProxyType)
-        self._iterables.append(container.values() if mapping else container)  # a view of a dict stays current
-        if attributes:
-            self._attributed.append(container)
-            self._last_attributes.append(next(reversed(container)))
-        elif mapping and container:
-            self._keyed.append(container)
-            self._keys.append(list(container))
-        self._values.extend(self._iterables[-1])
 
     def _reason(self, text: str) -> None:
         if text not in self.reasons:
@@ -280,7 +221,7 @@ class PythonState:
         read = {name: scope[name] for name in _global_names(code) if name in scope}
         if read:
             view = Globals(scope, tuple(read))
-            self._snapshot(view, f"globals of {code.co_filename}")
+            self._snapshots.add(view, f"globals of {code.co_filename}")
         for name, value in read.items():
             if isinstance(value, types.ModuleType):
                 self._read_module(value, names, name)
@@ -298,7 +239,7 @@ class PythonState:
         scope = vars(module)
         plain = {name for name, value in scope.items() if not name.startswith("__") and not _is_code(value)}
         used = tuple(sorted(plain | (names & scope.keys())))
-        self._snapshot(Globals(scope, used), path)
+        self._snapshots.add(Globals(scope, used), path)
         for name in used:
             if isinstance(scope[name], types.ModuleType):
                 self._read_module(scope[name], names, f"{path}.{name}")

@@ -1,0 +1,122 @@
+"""Snapshots: every change of every kind of container is seen, and equal values in other objects are none."""
+
+from __future__ import annotations
+
+import collections
+import contextvars
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pcgraph.capture import snapshots
+from pcgraph.capture.containers import Cells, ClassDict, Defaults, Forward, Globals, Slots, Variable
+from pcgraph.capture.snapshots import Snapshots
+
+
+def same(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and isinstance(a, int | str) and bool(a == b)
+
+
+class Slotted:
+    __slots__ = ("x",)
+
+
+class Net(nn.Module):
+    limit = 3
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def closure() -> tuple[Any, Callable[[int], None]]:
+    kept = 1
+
+    def read() -> int:
+        return kept
+
+    def write(value: int) -> None:
+        nonlocal kept
+        kept = value
+
+    return read, write
+
+
+def cases() -> dict[str, tuple[Any, Callable[[], Any]]]:
+    """A container, and something that changes it."""
+    named, empty, ordered = {"a": 1, "b": 2}, dict[str, int](), collections.OrderedDict(a=1, b=1)
+    items, numbers, queue = [1, 2], {1, 2}, collections.deque([1])
+    thing, slotted, scope = types.SimpleNamespace(a=1), Slotted(), {"f": 1, "other": 0}
+    slotted.x = 1
+    read, write = closure()
+
+    def function(x: int = 1) -> int:
+        return x
+
+    cls = type("Own", (Net,), {"forward": Net.forward})
+    other = type("Other", (Net,), {"size": 1})
+    variable = contextvars.ContextVar("variable", default=1)
+    frozen = types.MappingProxyType(behind := {"a": 1})
+    return {
+        "value": (named, lambda: named.update(a=5)),
+        "key": (renamed := {"a": 1}, lambda: renamed.update(b=renamed.pop("a"))),
+        "attribute": (vars(thing), lambda: setattr(thing, "a", 2)),
+        "empty": (empty, lambda: empty.update(a=1)),
+        "order": (ordered, lambda: ordered.move_to_end("a")),
+        "list": (items, lambda: items.append(1)),
+        "set": (numbers, lambda: numbers.add(3)),
+        "deque": (queue, lambda: queue.append(3)),
+        "slot": (Slots(slotted, ["x"]), lambda: setattr(slotted, "x", 2)),
+        "global": (Globals(scope, ("f",)), lambda: scope.update(f=2)),
+        "deleted global": (Globals(gone := dict(scope), ("f",)), lambda: gone.pop("f")),
+        "closure": (Cells(read.__closure__), lambda: write(2)),
+        "default": (Defaults(function), lambda: setattr(function, "__defaults__", (2,))),
+        "forward": (Forward(cls), lambda: setattr(cls, "forward", lambda self, x: -x)),
+        "class": (ClassDict(other), lambda: setattr(other, "size", 2)),
+        "context": (Variable(variable), lambda: variable.set(2)),
+        "proxy": (frozen, lambda: behind.update(a=2)),
+    }
+
+
+@pytest.mark.parametrize("asked", [0, 1, 3], ids="asked {} times before".format)
+@pytest.mark.parametrize("counted", [True, False], ids=["counted", "not counted"])
+@pytest.mark.parametrize("name", list(cases()))
+def test_a_change_is_seen(name: str, counted: bool, asked: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not counted:
+        monkeypatch.setattr(snapshots, "_COUNTS", False)
+    container, change = cases()[name]
+    kept = Snapshots(same)
+    kept.add([1, 2], "another")
+    kept.add(container, name)
+    kept.add({"x": 1}, "a third")
+    for _ in range(asked):
+        assert kept.unchanged()
+    assert kept.changes() == []
+    change()
+    assert not kept.unchanged()
+    assert not kept.unchanged()
+    assert kept.changes() == [name]
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["counted", "not counted"])
+def test_equal_values_and_what_is_not_read_are_no_change(counted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not counted:
+        monkeypatch.setattr(snapshots, "_COUNTS", False)
+    thousand = 1000
+    named, items, scope = {"a": thousand}, [thousand], {"read": 1}
+    kept = Snapshots(same)
+    kept.add(named, "dict")
+    kept.add(items, "list")
+    kept.add(Globals(scope, ("read",)), "globals")
+    for step in range(3):
+        named["a"], items[0], scope["not read"] = int("1000"), int("1000"), step
+        assert kept.unchanged()
+    named["b"] = named.pop("a")
+    assert not kept.unchanged()
+
+
+def test_writes_are_counted_here() -> None:
+    assert snapshots._COUNTS
