@@ -83,9 +83,9 @@ class _Capture:
     once: tuple[str, ...]
     timings: dict[str, float]
 
-    def holds(self) -> bool:
+    def holds(self, inputs: Sequence[torch.Tensor]) -> bool:
         """Whether the guards hold."""
-        return self.captured.guards.hold()
+        return self.captured.guards.hold(inputs)
 
 
 def _front(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], network: PCNetwork) -> _Capture:

@@ -23,6 +23,7 @@ from .leaks import kept_tensors, open_dataclasses, refuse_kept_leaves, refuse_re
 from .mutation import dense_copy
 from .opened import opened
 from .pystate import PythonState
+from .questions import Questions
 from .recorder import Again, Recorder
 from .recurrent import UNROLLED
 from .regions import hooks_around
@@ -119,7 +120,8 @@ def _run(
     stale = stale_values(tensors) if recorder.wrote and not recorder.tape.regions.seen else None
     admitted = [e.tensor for e in externals.admitted.values() if e.tensor is not None]
     owned = list({id(t): t for t in (*model.parameters(), *model.buffers(), *admitted)}.values())
-    once = [*recorder.tape.looks, *state.reasons]
+    questions, once = _questions(graph, recorder)
+    once += state.reasons
     once += [f"the model keeps a tensor that needs a gradient ({k.where})" for k in held]
     recorder.tape.values.clear()
     once += [f"the run changes {what or 'the model'}" for what in state.changes()]
@@ -129,7 +131,7 @@ def _run(
         for i, leaf in enumerate(leaves)
         if not isinstance(leaf, torch.Tensor) and not comparable(leaf)
     ]
-    guards = Guards(state, owned)
+    guards = Guards(state, owned, questions)
     return Captured(
         type(model).__name__,
         graph,
@@ -175,7 +177,7 @@ def _finish(
         else:
             described.append((None, leaf))
             if not (comparable(leaf) or isinstance(leaf, enum.Enum)):  # its tensors are found as kept ones
-                recorder.tape.looks.append(f"the model returns a {type(leaf).__name__}, which is made anew each time")
+                recorder.tape.look(f"the model returns a {type(leaf).__name__}, which is made anew each time")
 
     def place(tensor: torch.Tensor) -> int:
         node = recorder.tape.node(tensor, "the model's return value")
@@ -194,6 +196,21 @@ def _finish(
     graph.output(tuple(tensors))
     left = [*returned, *(k.tensor for k in held), *recorder.tape.changed.values()]
     return OutputSpec(tree, tuple(described)), tuple(held), changed, left
+
+
+def _questions(graph: fx.Graph, recorder: Recorder) -> tuple[Questions | None, list[str]]:
+    """What the run read and a later call can be asked; what it cannot be asked, in words."""
+    looks = recorder.tape.looks
+    asked = [question for _, question in looks if question is not None]
+    try:
+        questions = Questions(asked, recorder.externals.admitted) if asked else None
+        reasons = [text for text, question in looks if question is None]
+    except ValueError:
+        questions, reasons = None, [text for text, _ in looks]
+    for question in reversed(asked):
+        if not question.node.meta["specs"]:  # Python's business, not the graph's
+            graph.erase_node(question.node)
+    return questions, reasons
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch.nn.modules import module as _module
 from torch.overrides import _get_current_function_mode_stack
 
 from .pystate import PythonState
+from .questions import Questions
 from .regions import hooks_around
 
 
@@ -44,19 +45,22 @@ class Guards:
     Args:
         state: snapshots of everything Python that the run read.
         tensors: the model's parameters and state; ``.to()`` and ``requires_grad_()`` change their metadata in place.
+        questions: what Python read from tensors, or None.
     """
 
-    def __init__(self, state: PythonState, tensors: Sequence[torch.Tensor]) -> None:
+    def __init__(self, state: PythonState, tensors: Sequence[torch.Tensor], questions: Questions | None = None) -> None:
         self._state = state
         self._tensors = tuple(tensors)
         self._metadata = _metadata(self._tensors)
         self._torch_state = torch_state()
         self._quick = _quick(self._tensors)
+        self._questions = questions
 
-    def hold(self) -> bool:
-        """Whether nothing that the captured run depended on has changed."""
+    def hold(self, inputs: Sequence[torch.Tensor]) -> bool:
+        """Whether nothing that the captured run depended on has changed, and these inputs would be read alike."""
         same = _metadata(self._tensors) == self._metadata if self._quick is None else self._quick.check(*self._tensors)
-        return same and torch_state() == self._torch_state and self._state.unchanged()
+        same = same and torch_state() == self._torch_state and self._state.unchanged()
+        return same and (self._questions is None or self._questions.same_answers(inputs))
 
     def broken(self) -> list[str]:
         """What has changed since, for people."""

@@ -10,7 +10,7 @@ from torch import fx
 
 from ..graph import Operation, PCGraph, Ref, Role, Slot, Vertex
 from .captured import Captured
-from .mutation import Autocast, CustomFunction, Flattened, InPlace
+from .mutation import users_code
 
 
 def lower(captured: Captured) -> PCGraph:
@@ -70,7 +70,7 @@ def _vertex(node: fx.Node, refs: dict[fx.Node, Ref]) -> Vertex:
     written = node.meta.get("written", [])
     writes = tuple(index for index, operand in enumerate(operands) if operand in written)
     operation = Operation(
-        _display_name(node), target, args, kwargs, writes, node.meta.get("random", False), _closed(target)
+        _display_name(node), target, args, kwargs, writes, node.meta.get("random", False), users_code(target)
     )
     return Vertex(
         node.name,
@@ -84,19 +84,6 @@ def _vertex(node: fx.Node, refs: dict[fx.Node, Ref]) -> Vertex:
         node.meta["source"],
         node.meta["checkpoint"],
     )
-
-
-def _closed(target: Any) -> str | None:
-    """Why a call must stay opaque: code of the user's may do something else each time, and is run each time."""
-    while isinstance(target, Autocast | Flattened | InPlace):
-        target = target.func
-    if isinstance(target, CustomFunction):
-        return "custom autograd function: its own backward is run"
-    if isinstance(target, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
-        name = str(target)
-        if not name.startswith(("aten.", "prims.")):
-            return f"custom operator {name}: its own backward is run"
-    return None
 
 
 def _display_name(node: fx.Node) -> str:

@@ -185,6 +185,19 @@ class Autocast(_Named):
             return self.func(*args, **kwargs)
 
 
+def users_code(target: Any) -> str | None:
+    """Why a call must stay opaque: code of the user's may do something else each time, and is run each time."""
+    while isinstance(target, Autocast | Flattened | InPlace):
+        target = target.func
+    if isinstance(target, CustomFunction):
+        return "custom autograd function: its own backward is run"
+    if isinstance(target, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+        name = str(target)
+        if not name.startswith(("aten.", "prims.")):
+            return f"custom operator {name}: its own backward is run"
+    return None
+
+
 def tensors_in(value: Any) -> list[torch.Tensor]:
     """All tensors inside nested tuples, lists and dicts, in order."""
     found: list[torch.Tensor] = []

@@ -75,10 +75,10 @@ _ENVIRONMENT = {"_Environ.__getitem__", "_Environ.__iter__", "getenv"}
 _RESEEDING = {"manual_seed", "seed", "set_rng_state", "fork_rng", "manual_seed_all"}
 
 
-def reads_environment(filename: str, qualname: str) -> str | None:
-    """The name of outside state that a standard-library function reads, if it does."""
+def reads_environment(filename: str, qualname: str) -> bool:
+    """Whether a standard-library function reads the environment."""
     in_os = os.path.basename(filename) == "os.py" or filename == "<frozen os>"
-    return "os.environ" if in_os and qualname in _ENVIRONMENT else None
+    return in_os and qualname in _ENVIRONMENT
 
 
 def reseeds(filename: str, name: str) -> bool:

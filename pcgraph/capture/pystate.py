@@ -16,6 +16,7 @@ import enum
 import functools
 import gc
 import logging
+import os
 import re
 import sys
 import threading
@@ -204,9 +205,8 @@ class PythonState:
                 self._reason(f"calls {what} ({code.co_filename}:{frame.f_lineno})")
 
     def _enter(self, frame: types.FrameType, code: types.CodeType) -> None:
-        environment = reads_environment(code.co_filename, code.co_qualname)
-        if environment is not None:
-            self._reason(f"reads {environment}")
+        if reads_environment(code.co_filename, code.co_qualname):
+            self.read(os.environ, "os.environ")
         if is_internal(code.co_filename):
             if reseeds(code.co_filename, code.co_name):
                 self.reseeded = f"torch's {code.co_name}()"

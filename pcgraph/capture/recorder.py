@@ -139,17 +139,9 @@ class Recorder(TorchFunctionMode):
         results = tensors_in(result) if not isinstance(result, torch.Tensor) else [result]
         written = self._written(operands, kwargs) if seen.writes or seen.hidden_writes else None
         self.wrote = self.wrote or bool(seen.writes)
-        if written is None:
-            if not results:
-                if operands and result is not None:
-                    tape.look(f"{name}() reads a tensor's value", nodes.values())
-                return result
-            if all(id(tensor) in nodes for tensor in results) and not seen.random:
-                return result  # the identity: dropout in eval mode, contiguous() of a contiguous tensor
-        if seen.looked:
-            tape.look(f"{name}() reads a tensor's value", nodes.values())
-        if seen.dynamic:
-            tape.look(f"{name}() has a shape that depends on data", nodes.values())
+        identity = bool(results) and all(id(tensor) in nodes for tensor in results)
+        if written is None and identity and not seen.random:
+            return result  # dropout in eval mode, contiguous() of a contiguous tensor
         if sequence is not None:
             for cast in casts(results, operands, sequence):
                 nodes[id(cast.weight)] = tape.cast(cast, nodes[id(cast.weight)], str(device))
@@ -157,9 +149,15 @@ class Recorder(TorchFunctionMode):
         if device is not None:
             func = Autocast(func, device, torch.get_autocast_dtype(device), name)
         differentiates = torch.is_grad_enabled() and any(before)
-        tape.record(
-            Call(func, name, args, kwargs, operands, nodes, before, result, results, written, aten, differentiates)
-        )
+        call = Call(func, name, args, kwargs, operands, nodes, before, result, results, written, aten, differentiates)
+        if written is None and not results:
+            if operands and result is not None:
+                tape.read(f"{name}() reads a tensor's value", call)
+            return result
+        tape.record(call)
+        if seen.looked or seen.dynamic:
+            what = "has a shape that depends on data" if seen.dynamic else "reads a tensor's value"
+            tape.read_inside(f"{name}() {what}", call)
         return result
 
     def _is_open(self, func: Any, args: Any, kwargs: Any, operands: list[torch.Tensor]) -> bool:

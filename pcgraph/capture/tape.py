@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from .casts import Cast
 from .externals import Externals
 from .mutation import Flattened, Geometry, InPlace
 from .observer import Observer, storage_key
+from .questions import Question, answer_of, plain
 from .regions import Regions
 from .sources import user_source
 from .values import Value, Values
@@ -66,7 +67,8 @@ class Tape:
         values: which value each tensor object holds.
         modules: paths of the modules that are running, innermost last.
         regions: checkpoints that are running.
-        looks: why the graph may be valid for this call only: lines where Python read a value.
+        looks: why the graph may be valid for this call only: lines where Python read a value, and what it read, where
+            that can be asked again.
         woken: leaves that the model made for itself.
         changed: tensors from outside into which values that need a gradient were written, by node.
     """
@@ -75,17 +77,33 @@ class Tape:
         self.graph, self.externals, self.values = graph, externals, Values(graph)
         self.modules: list[str] = []
         self.regions = Regions()
-        self.looks: list[str] = []
+        self.looks: list[tuple[str, Question | None]] = []
         self.woken: list[torch.Tensor] = []
         self.changed: dict[str, torch.Tensor] = {}
         self._seen = observer
         self._casts: dict[Any, fx.Node] = {}
         self._unsettled: tuple[fx.Node, list[torch.Tensor], bool, str] | None = None
 
-    def look(self, what: str, at: Iterable[fx.Node] | None = None) -> None:
-        """Note that Python read a value, or something made of the values `at`; constants are the same at every call."""
-        if at is None or not all(map(_is_constant, at)):
-            self.looks.append(f"{what} ({self.where()})")
+    def look(self, what: str, question: Question | None = None) -> None:
+        """Note that Python read a value."""
+        self.looks.append((f"{what} ({self.where()})", question))
+
+    def read(self, what: str, call: Call) -> None:
+        """Note that a call returned no tensor, but something made of tensors; of constants it always is the same."""
+        if all(map(_is_constant, call.nodes.values())):
+            return
+        question = None
+        if plain(call.result):
+            node = self._node_for(call.func, call.args, call.kwargs, [], True)
+            question = Question(node, call.result)
+        self.look(what, question)
+
+    def read_inside(self, what: str, call: Call) -> None:
+        """Note that a recorded call read values of its operands, which decided on the shape of its results."""
+        if all(map(_is_constant, call.nodes.values())):
+            return
+        node = self.values.current(call.results[0])[0].node if call.written is None else None
+        self.look(what, Question(node, answer_of(call.results)) if node is not None else None)
 
     def where(self) -> str:
         """The user's line that is running, with its module."""

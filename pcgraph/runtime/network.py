@@ -53,8 +53,8 @@ class Capture(Protocol):
     once: tuple[str, ...]
     timings: dict[str, float]
 
-    def holds(self) -> bool:
-        """Whether nothing that the program depends on has changed, besides the signature of the inputs."""
+    def holds(self, inputs: Sequence[torch.Tensor]) -> bool:
+        """Whether the program is right for inputs of the same signature."""
         ...
 
 
@@ -107,7 +107,7 @@ class PCNetwork(torch.nn.Module):
         if not torch.is_grad_enabled() or getattr(_thread, "capturing", False):
             return self.module(*args, **kwargs)
         inputs, signature = _signature(args, kwargs)
-        capture = self._find(signature)
+        capture = self._find(signature, inputs)
         if capture is None:
             if not any(t.requires_grad for t in (*self.parameters(), *inputs)):
                 return self.module(*args, **kwargs)  # nothing to learn
@@ -119,11 +119,13 @@ class PCNetwork(torch.nn.Module):
             compiled.watch = self._watched_refs(compiled.program.graph)
         return compiled(inputs)
 
-    def _find(self, signature: Any) -> Capture | None:
+    def _find(self, signature: Any, inputs: Sequence[torch.Tensor]) -> Capture | None:
         candidates: list[Capture] | None = self._programs.get(signature)
         if candidates:
-            for capture in candidates:
-                if capture.holds():
+            for place, capture in enumerate(candidates):
+                if capture.holds(inputs):
+                    if place:
+                        candidates.insert(0, candidates.pop(place))
                     self._programs.move_to_end(signature)
                     return capture
         return None
@@ -146,8 +148,8 @@ class PCNetwork(torch.nn.Module):
     def prepare(self, *args: Any, **kwargs: Any) -> PCNetwork:
         """Capture and compile for these arguments now; returns the network."""
         with torch.enable_grad():
-            _, signature = _signature(args, kwargs)
-            if self._find(signature) is None:
+            inputs, signature = _signature(args, kwargs)
+            if self._find(signature, inputs) is None:
                 self._capture(args, kwargs, signature)
         return self
 
@@ -192,7 +194,7 @@ class PCNetwork(torch.nn.Module):
             return twin.simulate(*args, target=target, loss=loss, rule=rule, options=options, **kwargs)
         with torch.enable_grad():
             inputs, signature = _signature(args, kwargs)
-            capture = self._find(signature) or self._capture(args, kwargs, signature)
+            capture = self._find(signature, inputs) or self._capture(args, kwargs, signature)
         compiled = capture.compiled
         names = compiled.program.externals
         values = dict(zip(names, compiled.binding.values(inputs), strict=True))

@@ -1,0 +1,168 @@
+"""Questions: what Python read from tensors while the model ran (``if mask.all():``, ``x[mask]``), and the answers.
+
+The graph is right for every call that gives the same answers. So before a graph is used again, the few vertices that a
+question depends on are evaluated on the new inputs, and the answers compared. A question that depends on too much, on
+random numbers or on something that the run changes cannot be asked beforehand: such a graph is good for one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import fx
+
+from .externals import External
+from .mutation import tensors_in, users_code
+
+LIMIT = 64  # vertices that are evaluated for all questions together
+
+
+@dataclass(frozen=True)
+class Question:
+    """Something read.
+
+    Attributes:
+        node: the call that read it.
+        answer: what it returned; of tensors, their shapes.
+    """
+
+    node: fx.Node
+    answer: Any
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Stands for the value of an earlier step."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One call, and the answer that it must give, as a tuple of one; () if none is wanted."""
+
+    target: Callable[..., Any]
+    args: Any
+    kwargs: Any
+    learns: bool
+    answer: tuple[Any, ...]
+
+
+class Questions:
+    """Asks all questions of one run.
+
+    Args:
+        questions: in the order in which they came up.
+        externals: what the graph reads from outside, by node.
+
+    Raises:
+        ValueError: some question cannot be asked beforehand.
+    """
+
+    def __init__(self, questions: Sequence[Question], externals: Mapping[str, External]) -> None:
+        answers = {question.node: question.answer for question in questions}
+        nodes = _needed(answers)
+        places = {node: index for index, node in enumerate(nodes)}
+        self._sources: list[External] = []
+        self._steps: list[_Step] = []
+        of_inputs: set[fx.Node] = set()
+        for node in nodes:
+            if node.op in ("placeholder", "get_attr"):
+                self._sources.append(externals[node.name])
+                if self._sources[-1].input_index is not None:
+                    of_inputs.add(node)
+                continue
+            if not of_inputs.isdisjoint(node.all_input_nodes):
+                of_inputs.add(node)
+                if _is_float(answers.get(node)):
+                    raise ValueError  # hardly ever the same twice
+            put = cast("Callable[[fx.Node], Any]", lambda n: _Place(places[n]))
+            args, kwargs = cast("Any", fx.node.map_arg((node.args, node.kwargs), put))
+            target = _method(node.target) if isinstance(node.target, str) else node.target
+            learns = any(spec.requires_grad for spec in node.meta.get("specs", ()))
+            answer = (answers[node],) if node in answers else ()
+            self._steps.append(_Step(target, args, kwargs, learns, answer))
+
+    def same_answers(self, inputs: Sequence[torch.Tensor]) -> bool:
+        """Whether a call with these inputs would read the same."""
+        values: list[Any] = [s.tensor if s.input_index is None else inputs[s.input_index] for s in self._sources]
+        for step in self._steps:
+            try:
+                with torch.set_grad_enabled(step.learns):  # the same kernels as in the run
+                    value = step.target(*_filled(step.args, values), **_filled(step.kwargs, values))
+            except Exception:  # the run will raise it, where it belongs
+                return False
+            if step.answer and not same(answer_of(value), step.answer[0]):
+                return False
+            values.append(value)
+        return True
+
+
+def _needed(answers: Mapping[fx.Node, Any]) -> list[fx.Node]:
+    """The nodes that answers depend on: those from outside, then the others in the order of the graph."""
+    found: set[fx.Node] = set()
+    stack = list(answers)
+    while stack:
+        node = stack.pop()
+        if node in found:
+            continue
+        found.add(node)
+        if len(found) > LIMIT:
+            raise ValueError
+        if node.op not in ("placeholder", "get_attr"):
+            if node.meta.get("random") or node.meta.get("written") or users_code(node.target) is not None:
+                raise ValueError
+            stack.extend(node.all_input_nodes)
+    graph = next(iter(answers)).graph
+    for node in graph.nodes:
+        if any(source in found for source in node.meta.get("written", ())):
+            raise ValueError  # by the time of the next call it has changed
+    inside = [node for node in graph.nodes if node in found]
+    return sorted(inside, key=lambda node: node.op not in ("placeholder", "get_attr"))
+
+
+def answer_of(result: Any) -> Any:
+    """What is compared: a Python value itself, of tensors the shapes."""
+    tensors = tensors_in(result)
+    return [tuple(tensor.shape) for tensor in tensors] if tensors else result
+
+
+def plain(answer: Any) -> bool:
+    """Whether an answer is a value, and can be compared."""
+    if isinstance(answer, list | tuple):
+        return all(map(plain, answer))
+    return answer is None or isinstance(answer, bool | int | float | complex | str)
+
+
+def _is_float(answer: Any) -> bool:
+    return any(map(_is_float, answer)) if isinstance(answer, list | tuple) else isinstance(answer, float | complex)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equality of answers; a NaN equals a NaN, 0.0 is not -0.0.
+
+    >>> same([1, float("nan")], [1, float("nan")]), same(0.0, -0.0), same(1, True)
+    (True, False, False)
+    """
+    return type(a) is type(b) and repr(a) == repr(b)
+
+
+def _method(name: str) -> Callable[..., Any]:
+    return lambda value, *args, **kwargs: getattr(value, name)(*args, **kwargs)
+
+
+def _filled(value: Any, values: Sequence[Any]) -> Any:
+    if isinstance(value, _Place):
+        return values[value.index]
+    if isinstance(value, tuple):
+        return tuple([_filled(item, values) for item in value])
+    if isinstance(value, list):
+        return [_filled(item, values) for item in value]
+    if isinstance(value, dict):
+        return {key: _filled(item, values) for key, item in value.items()}
+    if isinstance(value, slice):
+        return slice(_filled(value.start, values), _filled(value.stop, values), _filled(value.step, values))
+    return value
