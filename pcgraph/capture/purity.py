@@ -6,14 +6,17 @@ wrong gradient.
 
 from __future__ import annotations
 
+import logging
 import os
 import sysconfig
+import types
 from typing import Any
 
 import numpy as np
 import torch
 
 _STDLIB = sysconfig.get_path("stdlib") + os.sep
+_LOGGING = os.path.dirname(logging.__file__) + os.sep
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _SITE = tuple(p + os.sep for p in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 _IMPURE_STDLIB = {
@@ -41,6 +44,12 @@ def impure_file(filename: str) -> str | None:
         return None
     top = filename[len(_STDLIB) :].split(os.sep)[0].removesuffix(".py")
     return top if top in _IMPURE_STDLIB else ""
+
+
+def logs(frame: types.FrameType) -> bool:
+    """Whether a function is called by `logging`, for a record's sake: what it returns ends in a line of text."""
+    caller = frame.f_back
+    return caller is not None and caller.f_code.co_filename.startswith(_LOGGING)
 
 
 def impure_call(function: Any) -> str | None:

@@ -21,6 +21,7 @@ import re
 import sys
 import threading
 import types
+import typing
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ import numpy as np
 import torch
 
 from .containers import ArrayBytes, Cells, ClassDict, Defaults, Forward, Globals, Slots, Variable
-from .purity import impure_call, impure_file, reads_environment, reseeds
+from .purity import impure_call, impure_file, logs, reads_environment, reseeds
 from .snapshots import Snapshots
 from .sources import is_internal
 
@@ -40,7 +41,8 @@ _ATOMS = (
     types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType, types.GetSetDescriptorType,
     types.MemberDescriptorType, property, classmethod, staticmethod, re.Pattern, logging.Logger, torch.Generator,
     torch._ops.OpOverload, torch._ops.OpOverloadPacket, slice, type(threading.Lock()), type(threading.RLock()),
-    np.generic, np.dtype, torch.finfo, torch.iinfo, types.CodeType, type(collections.namedtuple("_", "field").field),  # type: ignore[attr-defined]
+    np.generic, np.dtype, torch.finfo, torch.iinfo, types.CodeType,
+    types.UnionType, types.GenericAlias, typing.TypeVar, type(collections.namedtuple("_", "field").field),  # type: ignore[attr-defined]
 )  # fmt: skip
 _EQUAL_ATOMS = (np.generic, int, float, complex, str, bytes, bool, torch.Size, slice, range, torch.device)
 _LIMIT = 200_000
@@ -194,7 +196,7 @@ class PythonState:
         if self._importing:
             return  # what runs at import runs once, whoever triggers it
         if event == "call":
-            if code not in self._codes:
+            if code not in self._codes and not logs(frame):
                 self._codes.add(code)
                 self._enter(frame, code)
         elif event == "c_call" and isinstance(getattr(arg, "__self__", None), contextvars.ContextVar):

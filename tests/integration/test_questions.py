@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -165,3 +168,25 @@ def test_the_environment_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setenv("PCGRAPH_TEST", value)
         assert torch.equal(network(x, MASKS[0]), model(x, MASKS[0]))
         assert network.cache_info()["captures"] == captures
+
+
+def test_logging_is_no_reason_to_capture_again() -> None:
+    def talks(net: Net, x: Tensor, mask: Tensor) -> Tensor:
+        logging.getLogger("pcgraph.test").warning("%s rows", len(x))
+        return net.a(x)
+
+    network = pcgraph.compile(Net(talks))
+    for _ in range(3):
+        network(torch.ones(3, 4), MASKS[0])
+    assert network.cache_info()["captures"] == 1
+
+
+def test_a_clock_is() -> None:
+    def looks(net: Net, x: Tensor, mask: Tensor) -> Tensor:
+        threading.current_thread()
+        return net.a(x) * time.time()
+
+    network = pcgraph.compile(Net(looks))
+    for _ in range(3):
+        network(torch.ones(3, 4), MASKS[0])
+    assert network.cache_info()["captures"] == 3
