@@ -83,6 +83,7 @@ class Kind:
         multi: the operation returns a tuple.
         errors: which outputs receive an error, with the error's layout.
         collected: operands at which an error was collected before and enters the local product.
+        closed: why the vertex is opaque for other errors, and with that for these: its prediction is made.
     """
 
     operation: Operation
@@ -92,12 +93,13 @@ class Kind:
     multi: bool
     errors: tuple[Error, ...] = ()
     collected: tuple[Error, ...] = ()
+    closed: str | None = None
 
     @property
     def key(self) -> Any:
         """Equal for vertices that can share a local program."""
         operation = operation_key(self.operation)
-        return (operation, self.operands, self.places, self.multi, self.errors, self.collected)
+        return (operation, self.operands, self.places, self.multi, self.errors, self.collected, self.closed)
 
     @property
     def arrivals(self) -> tuple[str, ...]:

@@ -110,8 +110,9 @@ class LocalPrograms:
                 raise _Untraceable(_CLOSED[plain_name])
             if any(map(check.is_sparse, (*kind.operands, *kind.outputs))):
                 raise _Untraceable("a tensor in a layout without strides")
-            if operation.opaque is not None:
-                raise _Untraceable(operation.opaque)
+            closed = operation.opaque or kind.closed
+            if closed is not None:
+                raise _Untraceable(closed)
             program = self._trace(kind, wanted)
             layouts: dict[int, TensorSpec] = {}
             difference = check.difference(kind, program, layouts)

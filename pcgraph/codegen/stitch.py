@@ -61,6 +61,7 @@ class Stitcher:
         self.graph: PCGraph = schedule.graph
         self.programs = programs
         self.predicted: dict[str, VertexLines] = {}
+        self._planned: dict[str, LocalProgram] = {}
         self.values: dict[Ref, str] = {}  # value -> name; pass-through outputs share a name
         self.contiguous = [_contiguous(self.graph.spec(ref)) for ref in self.graph.outputs]
         order = [name for name, _ in schedule.order if self.graph[name].role is Role.OPERATION]
@@ -114,7 +115,7 @@ class Stitcher:
     def predict(self) -> Stitched:
         """Lines that evaluate every vertex once. They are those of the kinds that then learn."""
         parts = []
-        learning = self.plan()
+        self._planned = learning = self.plan()
         for vertex in self.graph.vertices.values():
             if vertex.role is not Role.OPERATION:
                 self.values[Ref(vertex.name)] = value_name(Ref(vertex.name))
@@ -175,7 +176,9 @@ class Stitcher:
         assert vertex.operation is not None
         _, places = self.operands[vertex.name]
         operands = self._specs[vertex.name]
-        kind = Kind(vertex.operation, operands, places, vertex.outputs, vertex.multi, errors, collected)
+        planned = self._planned.get(vertex.name)
+        closed = planned.opaque if planned is not None else None
+        kind = Kind(vertex.operation, operands, places, vertex.outputs, vertex.multi, errors, collected, closed)
         return self.programs.get(kind)
 
 
