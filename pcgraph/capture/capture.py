@@ -19,6 +19,7 @@ from ..errors import CaptureError
 from .captured import Captured, Kept, OutputSpec
 from .externals import Externals, names_of
 from .guards import Guards
+from .lazy import materialise
 from .leaks import kept_tensors, open_dataclasses, refuse_kept_leaves, refuse_reseeding, stale_values
 from .mutation import dense_copy
 from .opened import opened
@@ -55,6 +56,7 @@ def capture(
     """
     kwargs = dict(kwargs or {})
     leaves, spec = tree_flatten((tuple(args), kwargs))
+    materialise(model, args, kwargs)
     try:
         return _run(model, tuple(args), kwargs, leaves, spec, unroll, aten)
     except Again as again:
@@ -102,7 +104,6 @@ def _run(
             hint="call it outside of them",
         )
     run_args, run_kwargs = tree_unflatten(run_leaves, spec)
-    _refuse_lazy(model)
     references = {id(tensor): sys.getrefcount(tensor) for tensor in inputs}
     paths = {id(module): name for name, module in model.named_modules()}
     with _undisturbed(externals), recorder.active(paths), state.watching():
@@ -225,14 +226,6 @@ def _undisturbed(externals: Externals) -> Iterator[None]:
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
         externals.restore()
-
-
-def _refuse_lazy(model: torch.nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        if isinstance(parameter, torch.nn.parameter.UninitializedParameter):
-            raise CaptureError(
-                f"parameter {name!r} has no shape yet (a lazy module)", hint="run the model once before compiling it"
-            )
 
 
 def _refuse_old_hooks(model: torch.nn.Module) -> None:

@@ -189,3 +189,31 @@ def test_a_custom_function_that_changes_its_mind() -> None:
             net(torch.ones(3, 4)).square().sum().backward()
             grads.append([p.grad for p in net.parameters()])
         assert [difference(one, two) for one, two in zip(*grads, strict=True)] == [None] * 4
+
+
+@pytest.mark.parametrize("layers", ["linear", "convolution"])
+def test_lazy_modules_get_their_shapes_at_the_first_call(layers: str) -> None:
+    """Parameters, statistics and random state are those of the module's own first call."""
+
+    def build() -> nn.Module:
+        torch.manual_seed(0)
+        if layers == "linear":
+            return nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(3))
+        lazy = [nn.LazyConv2d(4, 3), nn.BatchNorm2d(4), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(3)]
+        return nn.Sequential(*lazy, nn.Dropout())
+
+    plain, model = build(), build()
+    network = pcgraph.compile(model)
+    x = torch.randn(2, 5) if layers == "linear" else torch.randn(2, 3, 8, 8)
+    for step in range(3):
+        states = []
+        for candidate in (plain, network):
+            torch.manual_seed(step)
+            candidate(x).square().sum().backward()
+            states.append(torch.get_rng_state())
+        assert torch.equal(*states)
+        for a, b in zip(plain.parameters(), model.parameters(), strict=True):
+            assert a.grad is not None and b.grad is not None
+            assert torch.equal(a, b) and torch.equal(a.grad, b.grad)
+        assert all(map(torch.equal, plain.buffers(), model.buffers()))
+    assert network.cache_info()["captures"] == 1
