@@ -7,7 +7,8 @@ here becomes opaque instead of being slightly wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 _TINY, _SMALL = 4096, 1_000_000  # numbers in the operands
+_PERIOD = 16_411  # random numbers are repeated after so many, which no dimension divides
 
 
 def difference(kind: Kind, program: LocalProgram, layouts: dict[int, TensorSpec]) -> str | None:
@@ -55,16 +57,15 @@ def _try(
     generator = torch.Generator().manual_seed(seed)
     values = [_sample(spec, generator, zeros) for spec in kind.operands]
     arriving = [_spread(_sample(spec, generator, False), generator) for _, spec in (*kind.errors, *kind.collected)]
-    devices = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(0)
+    with _random_state_kept(device) as generators:
+        _seed(generators)
         try:
             expected = _autograd(kind, program.wanted, values, arriving)
         except Exception:  # random data may lie outside of the domain; the trace was checked against the capture
             return None
-        torch.manual_seed(0)
+        _seed(generators)
         with torch.no_grad():
-            got = list(local([v.clone() for v in values], list(arriving)))
+            got = list(local(values, list(arriving)))  # may write to them: autograd had copies
     for name, a, b in zip(_labels(program), expected, got, strict=True):
         if (a is None) != (b is None) or (a is not None and b is not None and not _same(a, b)):
             return f"its trace differs from autograd at {name}"
@@ -98,7 +99,7 @@ def errors(kind: Kind, wanted: Sequence[int]) -> list[Any] | None:
     generator = torch.Generator().manual_seed(0)
     values = [_sample(spec, generator, False) for spec in kind.operands]
     arriving = [_sample(spec, generator, False) for _, spec in (*kind.errors, *kind.collected)]
-    with torch.random.fork_rng(devices=[d.index or 0 for d in {v.device for v in values} if d.type == "cuda"]):
+    with _random_state_kept(kind.operands[0].device):
         try:
             return _autograd(kind, wanted, values, arriving)[len(kind.outputs) :]
         except Exception:  # random data may lie outside of the domain
@@ -121,18 +122,45 @@ def _sample(spec: TensorSpec, generator: torch.Generator, zeros: bool) -> torch.
     if 0 in spec.stride and tensor.numel() > 1:  # expanded memory cannot be filled entry by entry
         return tensor.fill_(0.75)
     # In full precision: sums of rounded numbers would be exact, in whatever order.
-    noise = torch.randn(
-        spec.shape, generator=generator, dtype=torch.complex128 if spec.dtype.is_complex else torch.float64
-    )
-    return tensor.copy_(torch.where(noise.abs() < 0.1, 0.0, noise) if zeros else noise)
+    wide = torch.complex128 if spec.dtype.is_complex else torch.float64
+    noise = torch.randn(min(tensor.numel(), _PERIOD), generator=generator, dtype=wide)
+    if zeros:
+        noise = torch.where(noise.abs() < 0.1, 0.0, noise)
+    return tensor.copy_(_tiled(noise, tensor))
 
 
 def _spread(error: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """The same numbers over some orders of magnitude: sums in another order are then likely to differ."""
     if 0 in error.stride() or not error.is_floating_point():
         return error
-    scale = torch.randint(-3, 4, error.shape, generator=generator)
-    return error.mul_(torch.exp2(scale).to(error.device, error.dtype))
+    scale = torch.exp2(torch.randint(-3, 4, (min(error.numel(), _PERIOD),), generator=generator))
+    return error.mul_(_tiled(scale, error))
+
+
+@contextmanager
+def _random_state_kept(device: torch.device) -> Iterator[list[torch.Generator]]:
+    """Puts the default generators back. (`torch.manual_seed` would format the stack for each kind of device.)"""
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    states = [generator.get_state() for generator in generators]
+    try:
+        yield generators
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
+def _seed(generators: list[torch.Generator]) -> None:
+    for generator in generators:
+        generator.manual_seed(0)
+
+
+def _tiled(numbers: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The numbers, again and again, in the shape and type of a tensor."""
+    count = like.numel()
+    times = -(-count // max(len(numbers), 1))
+    return numbers.to(like.device, like.dtype).repeat(times)[:count].view(like.shape)
 
 
 def _autograd(
@@ -158,6 +186,8 @@ def _same(a: torch.Tensor, b: Any) -> bool:
         return False
     if a.layout is not torch.strided:
         return torch.equal(a.to_dense(), b.to_dense())
+    if torch.equal(a, b):
+        return True
     if a.is_complex():
         a, b = torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj())
     return torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)) and torch.equal(a.isnan(), b.isnan())

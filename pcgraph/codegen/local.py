@@ -145,22 +145,22 @@ class LocalPrograms:
     def _trace(self, kind: Kind, wanted: list[int]) -> LocalProgram:
         with self._fake, torch.enable_grad():
             values = [self._empty(spec, spec.requires_grad) for spec in kind.operands]
-            results = kind.call(values)
-            _check(results, kind.outputs)
-            repeated = _repeated(results, values, wanted)
             arriving = [self._empty(spec) for _, spec in (*kind.errors, *kind.collected)]
             predicted: list[str] = []
+            repeated: set[int] = set()
 
             def step(values: list[torch.Tensor], arriving: list[torch.Tensor]) -> Any:
                 results = kind.call(values)
                 predicted.extend(partition.names_so_far())
+                _check(results, kind.outputs)
+                repeated.update(_repeated(results, values, wanted))
                 if not kind.errors:
                     return results, ()
                 roots = [results[j] for j, _ in kind.errors] + [values[i] for i, _ in kind.collected]
                 return results, torch.autograd.grad(roots, [values[i] for i in wanted], arriving, allow_unused=True)
 
             traced = make_fx(step, tracing_mode="real", _allow_non_fake_inputs=True)(values, arriving)
-        return _program(traced, kind, wanted, repeated, predicted)
+        return _program(traced, kind, wanted, frozenset(repeated), predicted)
 
 
 def _check(results: Sequence[torch.Tensor], expected: Sequence[TensorSpec | None]) -> None:
