@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_flatten
 
 from ..graph.vertex import TensorSpec
 from . import check, opaque, partition
+from .families import Families
 from .kinds import Kind
 from .lines import Line, fresh_name, line_of
 
@@ -69,6 +70,7 @@ class LocalPrograms:
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._beliefs: dict[Any, opaque.Beliefs] = {}  # of opaque kinds
         self._sums: dict[tuple[TensorSpec, TensorSpec], TensorSpec] = {}
+        self._families = Families()
 
     def __len__(self) -> int:
         return len(self._cache)
@@ -113,17 +115,38 @@ class LocalPrograms:
             closed = operation.opaque or kind.closed
             if closed is not None:
                 raise _Untraceable(closed)
+            derived = self._derived(kind)
+            if derived is not None:
+                return derived
             program = self._trace(kind, wanted)
             layouts: dict[int, TensorSpec] = {}
             difference = check.difference(kind, program, layouts)
             if difference is not None:
                 raise _Untraceable(difference)
-            return replace(program, layouts=tuple(layouts.get(i, spec) for i, spec in enumerate(program.layouts)))
+            program = replace(program, layouts=tuple(layouts.get(i, spec) for i, spec in enumerate(program.layouts)))
+            self._families.add(kind, program)
+            return program
         except _Untraceable as why:
             reason = str(why)
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
         return _opaque_program(kind, wanted, reason, self._believed(kind, wanted))
+
+    def _derived(self, kind: Kind) -> LocalProgram | None:
+        """The program that follows from kinds of other sizes, if it is proven."""
+        program = self._families.derive(kind)
+        if program is None:
+            return None
+        layouts: dict[int, TensorSpec] = {}
+        try:
+            if check.difference(kind, program, layouts) is not None:
+                return None
+        except Exception:  # a call with a number that it does not take
+            return None
+        known = tuple(layouts.get(i) for i in range(len(kind.operands)))
+        if any((layout is None) != (error is None) for layout, error in zip(known, program.errors, strict=True)):
+            return None  # random data lie outside of the operation's domain: nothing is proven
+        return replace(program, layouts=known)
 
     def _believed(self, kind: Kind, wanted: list[int]) -> opaque.Beliefs:
         """What is known of the errors of an opaque kind; at first, what a trial on random operands shows."""

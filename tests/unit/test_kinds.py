@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import nn
 
 import pcgraph
 from pcgraph.codegen import check
 from pcgraph.codegen.kinds import Kind, freeze
-from pcgraph.codegen.local import LocalPrograms
+from pcgraph.codegen.local import LocalProgram, LocalPrograms
 from pcgraph.graph import Operation, Slot, TensorSpec
 
 SPEC = TensorSpec((3, 4), (4, 1), torch.float32, torch.device("cpu"), True)
@@ -66,3 +68,53 @@ def test_what_looks_at_data_is_opaque_and_exact() -> None:
     assert network.graph.summary()["opaque"] == 1
     assert "looks at the data" in str(network.graph)
     assert pcgraph.verify(model, (torch.randn(2, 4),), rounds=1).exact
+
+
+def sized(operation: object, shape: tuple[int, ...], *args: object, error: tuple[int, ...] | None = None) -> Kind:
+    """A kind as a capture makes it, with a contiguous operand and error."""
+    value = torch.empty(shape, requires_grad=True)
+    output = operation(value, *args)  # type: ignore[operator]
+    spec = TensorSpec.of(output)
+    arriving = replace(TensorSpec.of(torch.empty(output.shape)), requires_grad=False)
+    named = Operation("f", operation, (Slot(0), *args))  # type: ignore[arg-type]
+    return Kind(named, (TensorSpec.of(value),), (0,), (spec,), False, ((0, arriving),))
+
+
+SIZED = {
+    "softmax": (lambda n: sized(torch.softmax, (n, 9), -1)),
+    "sum": (lambda n: sized(torch.sum, (n, 9))),
+    "mean": (lambda n: sized(torch.mean, (n, 3 * n))),
+    "view": (lambda n: sized(torch.reshape, (n, 4, 6), (n, 24))),
+    "expand": (lambda n: sized(torch.Tensor.expand, (1, 5), (n, 5))),
+    "pool": (lambda n: sized(torch.nn.functional.max_pool2d, (2, 3, n, n), 2)),
+    "half": (lambda n: sized(torch.narrow, (n, 5), 0, 0, n // 2)),
+    "fft": (lambda n: sized(torch.fft.hfft, (n,))),
+    "norm": (lambda n: sized(torch.linalg.vector_norm, (n, n))),
+    "roll": (lambda n: sized(torch.roll, (n, 5), n // 3)),
+    "unfold": (lambda n: sized(torch.Tensor.unfold, (n, 5), 0, n // 2, 1)),
+    "tril": (lambda n: sized(torch.tril, (n, n), n // 5)),
+}
+EXPECTED_TRACES = {"softmax": 2, "sum": 2, "view": 2, "pool": 2}
+
+
+@pytest.mark.parametrize("name", list(SIZED))
+def test_a_third_size_follows_from_two_and_is_proven(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Derived or traced, what comes out is what tracing alone gives, line by line."""
+    programs, traced = LocalPrograms(), []
+    trace = LocalPrograms._trace
+
+    def counted(self: LocalPrograms, kind: Kind, wanted: list[int]) -> LocalProgram:
+        traced.append(kind)
+        return trace(self, kind, wanted)
+
+    sizes = (6, 8, 11, 17, 30)
+    expected = [LocalPrograms().get(SIZED[name](n)) for n in sizes]
+    monkeypatch.setattr(LocalPrograms, "_trace", counted)
+    for n, plain in zip(sizes, expected, strict=True):
+        program = programs.get(SIZED[name](n))
+        assert program.opaque == plain.opaque
+        if plain.opaque is None:
+            assert program.layouts == plain.layouts
+            for a, b in zip((*program.predict, *program.learn), (*plain.predict, *plain.learn), strict=True):
+                assert re.sub(r"k[0-9]+", "k", a.render()) == re.sub(r"k[0-9]+", "k", b.render())
+    assert len(traced) == EXPECTED_TRACES.get(name, len(traced))
