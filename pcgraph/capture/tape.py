@@ -167,6 +167,7 @@ class Tape:
     # -- calls -------------------------------------------------------------------------------
     def record(self, call: Call) -> None:
         """Write down a call."""
+        self.settle()  # a call without operands has not asked for a node
         seen, written = self._seen, call.written
         if seen.view_changed and written is not None:
             self._record_reshaping(call, written)

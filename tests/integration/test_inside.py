@@ -217,3 +217,30 @@ def test_lazy_modules_get_their_shapes_at_the_first_call(layers: str) -> None:
             assert torch.equal(a, b) and torch.equal(a.grad, b.grad)
         assert all(map(torch.equal, plain.buffers(), model.buffers()))
     assert network.cache_info()["captures"] == 1
+
+
+def test_random_numbers_between_calls_below_torch() -> None:
+    """A call without operands comes between an ATen call and the question whether its result needs a gradient."""
+
+    class Forces(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.a = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.detach().requires_grad_()
+            h = self.a(x).view(2, 3, 4)
+            kept = torch.rand(2, 1, 1)
+            (force,) = torch.autograd.grad((h.div(0.9) * kept).sin().sum(), x, create_graph=True)
+            return force * self.a(x)
+
+    plain = Forces()
+    network = pcgraph.compile(copy.deepcopy(plain))
+    x = torch.randn(6, 4)
+    for seed in range(2):
+        for candidate in (plain, network):
+            torch.manual_seed(seed)
+            candidate(x).sum().backward()
+    assert plain.a.weight.grad is not None
+    assert torch.equal(plain.a.weight.grad, network.a.weight.grad)
