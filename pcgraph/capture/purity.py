@@ -17,6 +17,7 @@ import torch
 
 _STDLIB = sysconfig.get_path("stdlib") + os.sep
 _LOGGING = os.path.dirname(logging.__file__) + os.sep
+_NUMPY = os.path.dirname(np.__file__) + os.sep
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _SITE = tuple(p + os.sep for p in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 _IMPURE_STDLIB = {
@@ -40,6 +41,8 @@ def impure_file(filename: str) -> str | None:
     """None for the user's own code; "" for library code taken as constant; a name for code that is not repeatable."""
     if filename.startswith("<"):
         return "" if filename.startswith(("<frozen", "<pcgraph", "<__array")) else None  # notebooks are the user's
+    if filename.startswith(_NUMPY):
+        return "numpy.random" if filename.startswith(_NUMPY + "random" + os.sep) else ""
     if not filename.startswith(_STDLIB) or filename.startswith(_SITE):
         return None
     top = filename[len(_STDLIB) :].split(os.sep)[0].removesuffix(".py")

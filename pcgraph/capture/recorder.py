@@ -155,8 +155,9 @@ class Recorder(TorchFunctionMode):
                 tape.read(f"{name}() reads a tensor's value", call)
             return result
         tape.record(call)
-        if seen.looked or seen.dynamic:
-            what = "has a shape that depends on data" if seen.dynamic else "reads a tensor's value"
+        dynamic = seen.dynamic and (aten or name not in _DYNAMIC_INSIDE)
+        if seen.looked or dynamic:
+            what = "has a shape that depends on data" if dynamic else "reads a tensor's value"
             tape.read_inside(f"{name}() {what}", call)
         return result
 
@@ -283,6 +284,7 @@ class Recorder(TorchFunctionMode):
                 handle.remove()
 
 
+_DYNAMIC_INSIDE = {"ctc_loss"}  # what depends on data in their shapes never leaves them
 _ASKS_FOR_GRADIENT = {torch.Tensor.register_hook, torch.Tensor.retain_grad}
 _APPLY_ON_TENSORS = BackwardHook._apply_on_tensors
 _FUNCTION_APPLY = torch._C._FunctionBase.__dict__["apply"]
