@@ -11,6 +11,7 @@ equal backprop's to the bit, and reports the largest resident size that it had b
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import resource
 import subprocess
@@ -33,10 +34,39 @@ def nets() -> dict[str, Callable[[], Any]]:
         "resnet18": NETS["resnet18"].make,
         **{f"rnn-{steps}": rnn(steps) for steps in (500, 1000, 5000)},
         "mlp-1000-layers": lambda: (mlp(16, 1000, 16, nn.Tanh), torch.randn(4, 16), labels(4)),
+        "resnet50": resnet50,
+        "gpt2-small": gpt2_small,
     }
 
 
-NAMES = ("resnet18", "rnn-500", "rnn-1000", "rnn-5000", "mlp-1000-layers")
+def resnet50() -> Any:
+    """torchvision's, on images of 64 x 64."""
+    import torch
+    from nets import labels
+    from torchvision.models import resnet50 as make
+
+    return make(num_classes=10), torch.randn(4, 3, 64, 64), labels(4)
+
+
+def gpt2_small() -> Any:
+    """Twelve layers, from transformers; every token predicts the next, and the last one is what is compared."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    class LastToken(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gpt2 = GPT2LMHeadModel(GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0))
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.gpt2(tokens, use_cache=False).logits
+            return logits[:, -1]
+
+    return LastToken(), torch.randint(0, 1000, (2, 64)), torch.randint(0, 1000, (2,))
+
+
+NAMES = ("resnet18", "rnn-500", "rnn-1000", "rnn-5000", "mlp-1000-layers", "resnet50", "gpt2-small")
+LIBRARIES = {"resnet50": "torchvision", "gpt2-small": "transformers"}
 
 
 def child(name: str, threads: int) -> dict[str, Any]:
@@ -64,6 +94,7 @@ def child(name: str, threads: int) -> dict[str, Any]:
     seconds["first step"], _ = step(compiled)
     seconds["second step"], mine = step(compiled)
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    lookup = lookup_seconds(compiled, x)
     model.eval().train()
     seconds["backprop step"], theirs = step(model)
     vertices = compiled.graph.summary()["vertices"]
@@ -75,8 +106,22 @@ def child(name: str, threads: int) -> dict[str, Any]:
         "stages": getattr(compiled, "timings", {}),
         "microseconds a vertex": 1e6 * (seconds["compile"] + seconds["first step"] - seconds["second step"]) / vertices,
         "largest resident bytes": resident,
+        "microseconds of a lookup": 1e6 * lookup,
         "equal": all(torch.equal(one, two) for one, two in zip(mine, theirs, strict=True)),
     }
+
+
+def lookup_seconds(network: Any, x: Any) -> float:
+    """What a repeated call spends on its signature and guards, before the compiled program: the best of many."""
+    from pcgraph.runtime.network import signature_of
+
+    def lookup() -> float:
+        begin = time.perf_counter()
+        inputs, signature = signature_of((x,), {})
+        assert network._find(signature, inputs) is not None
+        return time.perf_counter() - begin
+
+    return min(lookup() for _ in range(200))
 
 
 def main() -> None:
@@ -93,6 +138,9 @@ def main() -> None:
         return
     results = []
     for name in options.models:
+        if name in LIBRARIES and importlib.util.find_spec(LIBRARIES[name]) is None:
+            print(f"{name:16} not run: {LIBRARIES[name]} is not installed", flush=True)
+            continue
         command = [sys.executable, __file__, "--child", name, "--threads", str(options.threads)]
         answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         result = json.loads(answer.splitlines()[-1])
@@ -102,7 +150,7 @@ def main() -> None:
         print(
             f"{name:16} {result['vertices']:6} vertices: compile {seconds['compile']:6.2f} s ({stages}), "
             f"first step {seconds['first step']:.2f} s, {result['microseconds a vertex']:.0f} us a vertex, "
-            f"{result['largest resident bytes'] / 2**20:.0f} MiB; "
+            f"lookup {result['microseconds of a lookup']:.0f} us, {result['largest resident bytes'] / 2**20:.0f} MiB; "
             f"{'gradients equal' if result['equal'] else 'GRADIENTS DIFFER'}",
             flush=True,
         )

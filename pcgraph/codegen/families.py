@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .local import LocalProgram
 
 _MOST = 4096  # families
-_NUMBER = re.compile(r"(?<![\w.])(-?\d+)(?![\w.])")
+_NUMBER = re.compile(r"(?<![\w.])(?<!e[-+])(-?\d+)(?![\w.])")  # a whole one, not a part of 1e-05
 
 
 class _Misfit(Exception):

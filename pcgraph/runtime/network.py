@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..dynamics import ZIL, Rule, Trace, simulate
 from ..errors import PCGraphError
 from ..graph import PCGraph, Ref
 from ..schedule import Schedule
 from .compiled import Compiled
+from .signature import signature_of
 
 MAX_PROGRAMS = 64  # input signatures
 MAX_VARIANTS = 16  # settings of the model per signature
@@ -106,7 +107,7 @@ class PCNetwork(torch.nn.Module):
         """
         if not torch.is_grad_enabled() or getattr(_thread, "capturing", False):
             return self.module(*args, **kwargs)
-        inputs, signature = _signature(args, kwargs)
+        inputs, signature = signature_of(args, kwargs)
         capture = self._find(signature, inputs)
         if capture is None:
             if not any(t.requires_grad for t in (*self.parameters(), *inputs)):
@@ -148,7 +149,7 @@ class PCNetwork(torch.nn.Module):
     def prepare(self, *args: Any, **kwargs: Any) -> PCNetwork:
         """Capture and compile for these arguments now; returns the network."""
         with torch.enable_grad():
-            inputs, signature = _signature(args, kwargs)
+            inputs, signature = signature_of(args, kwargs)
             if self._find(signature, inputs) is None:
                 self._capture(args, kwargs, signature)
         return self
@@ -193,7 +194,7 @@ class PCNetwork(torch.nn.Module):
             args, kwargs, target = tree_map_only(torch.Tensor, cast, (args, kwargs, target))
             return twin.simulate(*args, target=target, loss=loss, rule=rule, options=options, **kwargs)
         with torch.enable_grad():
-            inputs, signature = _signature(args, kwargs)
+            inputs, signature = signature_of(args, kwargs)
             capture = self._find(signature, inputs) or self._capture(args, kwargs, signature)
         compiled = capture.compiled
         names = compiled.program.externals
@@ -380,34 +381,3 @@ def _forwarded(name: str) -> Callable[..., Any]:
         return getattr(type(self.module), name)(self.module, *args)
 
     return method
-
-
-def _signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[torch.Tensor], Any]:
-    """The different tensors among the arguments, and everything about the arguments that a program depends on."""
-    if not kwargs and len(args) == 1 and isinstance(args[0], torch.Tensor):
-        return [args[0]], tensor_key(args[0])
-    leaves, spec = tree_flatten((args, dict(kwargs)))
-    tensors: list[torch.Tensor] = []
-    index: dict[int, int] = {}
-    key: list[Any] = [spec]
-    for leaf in leaves:
-        if isinstance(leaf, torch.Tensor):
-            place = index.setdefault(id(leaf), len(tensors))
-            if place == len(tensors):
-                tensors.append(leaf)
-            key.append((place, tensor_key(leaf)))
-        elif isinstance(leaf, float | complex):
-            key.append((type(leaf), repr(leaf)))
-        else:
-            try:
-                hash(leaf)
-                key.append((type(leaf), leaf))
-            except TypeError:
-                key.append((type(leaf), id(leaf)))
-    return tensors, tuple(key)
-
-
-def tensor_key(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """What a program depends on in an input tensor."""
-    stride = tensor.stride() if tensor.layout is torch.strided else ()
-    return (type(tensor), tensor.shape, stride, tensor.dtype, tensor.device, tensor.requires_grad, tensor.layout)

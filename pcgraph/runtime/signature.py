@@ -1,0 +1,40 @@
+"""Signatures: everything about the arguments of a call that a program depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten
+
+
+def signature_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[torch.Tensor], Any]:
+    """The different tensors among the arguments, and everything about the arguments that a program depends on."""
+    if not kwargs and len(args) == 1 and isinstance(args[0], torch.Tensor):
+        return [args[0]], tensor_key(args[0])
+    leaves, spec = tree_flatten((args, dict(kwargs)))
+    tensors: list[torch.Tensor] = []
+    index: dict[int, int] = {}
+    key: list[Any] = [spec]
+    for leaf in leaves:
+        if isinstance(leaf, torch.Tensor):
+            place = index.setdefault(id(leaf), len(tensors))
+            if place == len(tensors):
+                tensors.append(leaf)
+            key.append((place, tensor_key(leaf)))
+        elif isinstance(leaf, float | complex):
+            key.append((type(leaf), repr(leaf)))
+        else:
+            try:
+                hash(leaf)
+                key.append((type(leaf), leaf))
+            except TypeError:
+                key.append((type(leaf), id(leaf)))
+    return tensors, tuple(key)
+
+
+def tensor_key(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """What a program depends on in an input tensor."""
+    stride = tensor.stride() if tensor.layout is torch.strided else ()
+    return (type(tensor), tensor.shape, stride, tensor.dtype, tensor.device, tensor.requires_grad, tensor.layout)
