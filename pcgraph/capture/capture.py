@@ -149,10 +149,14 @@ def _run(
 def _stand_in(tensor: torch.Tensor) -> torch.Tensor:
     """What the run sees of an input: the same memory on a tape of its own; a leaf if and only if the input is one."""
     alias = tensor.detach().requires_grad_(tensor.requires_grad)
+    vars(alias).update(vars(tensor))  # what the user has put on it
     if tensor.is_leaf or tensor.layout is not torch.strided:
         return alias
     overlapping = any(s == 0 and n > 1 for s, n in zip(tensor.stride(), tensor.shape, strict=True))
-    return alias if overlapping else dense_copy(alias)
+    if not overlapping:
+        alias = dense_copy(alias)
+        vars(alias).update(vars(tensor))
+    return alias
 
 
 def comparable(leaf: Any) -> bool:

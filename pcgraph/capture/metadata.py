@@ -9,7 +9,7 @@ import torch
 _METHODS = {
     "size", "dim", "ndimension", "stride", "numel", "nelement", "__len__", "is_floating_point", "is_complex",
     "is_contiguous", "is_inference", "is_signed", "is_conj", "is_neg", "is_pinned", "is_set_to", "is_shared",
-    "is_same_size", "storage_offset", "get_device", "element_size", "dense_dim", "sparse_dim", "has_names", "__hash__",
+    "is_same_size", "get_device", "element_size", "dense_dim", "sparse_dim", "has_names", "__hash__",
     "__dir__", "result_type", "can_cast", "promote_types", "is_tensor", "is_storage", "type", "_is_view",
     "_set_grad_enabled", "_has_compatible_shallow_copy_type", "is_grad_enabled", "get_default_dtype", "is_coalesced",
     "__deepcopy__", "__subclasscheck__", "_get_tracing_state", "dim_order", "is_distributed", "broadcast_shapes",
@@ -17,7 +17,7 @@ _METHODS = {
 _PROPERTIES = {
     "shape", "dtype", "device", "ndim", "requires_grad", "is_leaf", "grad_fn", "layout", "is_cuda", "is_cpu", "is_mps",
     "is_xpu", "is_meta", "is_sparse", "is_sparse_csr", "is_quantized", "is_nested", "is_mkldnn", "is_ipu", "is_xla",
-    "is_vulkan", "is_maia", "is_mtia", "is_hpu", "name", "names", "itemsize", "nbytes", "output_nr", "_version",
+    "is_vulkan", "is_maia", "is_mtia", "is_hpu", "name", "names", "itemsize", "nbytes", "output_nr",
     "_backward_hooks", "_post_accumulate_grad_hooks", "retains_grad", "_base", "_has_symbolic_sizes_strides",
 }  # fmt: skip
 _known: dict[Any, bool] = {}

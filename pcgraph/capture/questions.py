@@ -16,6 +16,7 @@ from torch import fx
 
 from .externals import External
 from .mutation import tensors_in, users_code
+from .observer import storage_key
 
 LIMIT = 64  # vertices that are evaluated for all questions together
 
@@ -65,6 +66,7 @@ class Questions:
     def __init__(self, questions: Sequence[Question], externals: Mapping[str, External]) -> None:
         answers = {question.node: question.answer for question in questions}
         nodes = _needed(answers)
+        _refuse_changing(nodes, externals)
         places = {node: index for index, node in enumerate(nodes)}
         self._sources: list[External] = []
         self._steps: list[_Step] = []
@@ -117,11 +119,22 @@ def _needed(answers: Mapping[fx.Node, Any]) -> list[fx.Node]:
                 raise ValueError
             stack.extend(node.all_input_nodes)
     graph = next(iter(answers)).graph
-    for node in graph.nodes:
-        if any(source in found for source in node.meta.get("written", ())):
-            raise ValueError  # by the time of the next call it has changed
     inside = [node for node in graph.nodes if node in found]
     return sorted(inside, key=lambda node: node.op not in ("placeholder", "get_attr"))
+
+
+def _refuse_changing(nodes: Sequence[fx.Node], externals: Mapping[str, External]) -> None:
+    """Refuse questions about memory that the run writes to: by the time of the next call it has changed."""
+    written = {source.name for node in nodes[0].graph.nodes for source in node.meta.get("written", ())}
+    memory = {_memory(externals[name]) for name in written if name in externals}
+    for node in nodes:
+        if node.name in written or (node.name in externals and _memory(externals[node.name]) in memory):
+            raise ValueError
+
+
+def _memory(external: External) -> int | None:
+    """Identity of the memory; inputs count as one, since what they share in another call is not known."""
+    return None if external.tensor is None else storage_key(external.tensor)
 
 
 def answer_of(result: Any) -> Any:

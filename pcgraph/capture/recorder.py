@@ -136,6 +136,8 @@ class Recorder(TorchFunctionMode):
             result = func(*args, **kwargs)
         finally:
             seen.inside = False
+        if name == "grad":
+            tape.look("a tensor's .grad is read")
         results = tensors_in(result) if not isinstance(result, torch.Tensor) else [result]
         written = self._written(operands, kwargs) if seen.writes or seen.hidden_writes else None
         self.wrote = self.wrote or bool(seen.writes)

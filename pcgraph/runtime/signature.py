@@ -23,18 +23,26 @@ def signature_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list
             if place == len(tensors):
                 tensors.append(leaf)
             key.append((place, tensor_key(leaf)))
-        elif isinstance(leaf, float | complex):
-            key.append((type(leaf), repr(leaf)))
         else:
-            try:
-                hash(leaf)
-                key.append((type(leaf), leaf))
-            except TypeError:
-                key.append((type(leaf), id(leaf)))
+            key.append(_value_key(leaf))
     return tensors, tuple(key)
+
+
+def _value_key(value: Any) -> Any:
+    if isinstance(value, float | complex):
+        return (type(value), repr(value))
+    try:
+        hash(value)
+        return (type(value), value)
+    except TypeError:
+        return (type(value), id(value))
 
 
 def tensor_key(tensor: torch.Tensor) -> tuple[Any, ...]:
     """What a program depends on in an input tensor."""
     stride = tensor.stride() if tensor.layout is torch.strided else ()
-    return (type(tensor), tensor.shape, stride, tensor.dtype, tensor.device, tensor.requires_grad, tensor.layout)
+    key = (type(tensor), tensor.shape, stride, tensor.dtype, tensor.device, tensor.requires_grad, tensor.layout)
+    attributes = tensor.__dict__
+    if attributes:  # put there by the user
+        return (*key, *((name, *_value_key(value)) for name, value in attributes.items()))
+    return key

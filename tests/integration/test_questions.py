@@ -190,3 +190,39 @@ def test_a_clock_is() -> None:
     for _ in range(3):
         network(torch.ones(3, 4), MASKS[0])
     assert network.cache_info()["captures"] == 3
+
+
+def reads_a_gradient(net: Net, x: Tensor, mask: Tensor) -> Tensor:
+    return net.a(x) if net.a.weight.grad is None else net.a(x) * 2
+
+
+def reads_an_attribute(net: Net, x: Tensor, mask: Tensor) -> Tensor:
+    return net.a(x) * getattr(x, "factor", 1)
+
+
+def reads_the_offset(net: Net, x: Tensor, mask: Tensor) -> Tensor:
+    return net.a(x) * (1 + x.storage_offset())
+
+
+def reads_shared_memory(net: Net, x: Tensor, mask: Tensor) -> Tensor:
+    net.count += 1
+    return net.a(x) * (2 if net.alias[0] > 2 else 1)
+
+
+@pytest.mark.parametrize("body", [reads_a_gradient, reads_an_attribute, reads_the_offset, reads_shared_memory])
+def test_what_is_easily_overlooked(body: Any) -> None:
+    """State of tensors that is neither a value nor a shape."""
+    model = Net(body)
+    model.alias = model.count.view(1)
+    twin = copy.deepcopy(model)
+    network = pcgraph.compile(model)
+    memory = torch.randn(40)
+    for step in range(5):
+        x = memory[step // 2 :][:12].view(3, 4)
+        if step > 2:
+            x.factor = step  # type: ignore[attr-defined]
+        for candidate in (twin, network):
+            candidate(x, MASKS[0]).sum().backward()
+        assert twin.a.weight.grad is not None and model.a.weight.grad is not None
+        assert torch.equal(twin.a.weight.grad, model.a.weight.grad), step
+        assert torch.equal(twin.count, model.count)
