@@ -64,6 +64,10 @@ class PythonState:
         self._uncovered: dict[types.CodeType, str] = {}
         self._covered: set[types.CodeType] = set()
 
+        for name, scope in (("torch", vars(torch)), ("torch.nn.functional", vars(torch.nn.functional))):
+            self._snapshots.add(Globals(scope, tuple(scope)), name)  # somebody may patch a function of torch's
+        self._snapshots.add(ClassDict(torch.Tensor), "torch.Tensor")
+
     # -- comparing -----------------------------------------------------------------------------
     def unchanged(self) -> bool:
         """Whether everything that was read is still what it was."""

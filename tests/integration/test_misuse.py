@@ -7,10 +7,12 @@ import gc
 import pickle
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import pcgraph
 from pcgraph.errors import CaptureError, LearnError, PCGraphError
@@ -430,3 +432,24 @@ def test_a_prediction_that_is_dropped_is_freed_at_once() -> None:
         assert alive() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("where", [F, torch, torch.Tensor], ids=["F", "torch", "Tensor"])
+def test_a_patched_function_of_torch_is_noticed(where: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Patched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.act = nn.Linear(4, 4), nn.Softplus()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.sin(self.act(self.fc(x))).cosh()
+
+    model = Patched()
+    network = pcgraph.compile(model)
+    before = network(X)
+    name = {F: "softplus", torch: "sin", torch.Tensor: "cosh"}[where]
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, lambda x, *_: x * 3)
+        assert torch.equal(network(X), model(X))
+        assert not torch.equal(network(X), before)
+    assert torch.equal(network(X), before)
