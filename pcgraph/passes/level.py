@@ -24,6 +24,7 @@ class Level(Pass):
         vertices: list[Vertex] = []
         chains: dict[Ref, list[Ref]] = {}  # value -> [itself, after one relay, after two, ...]
         longest = _longest_gaps(graph)
+        taken = set(graph.vertices)
         for vertex in graph.vertices.values():
             operands = []
             for ref in vertex.operands:
@@ -34,9 +35,10 @@ class Level(Pass):
                 ref = Ref(vertex.name, output)
                 links = [ref]
                 for k in range(1, longest.get(ref, 0) + 1):
-                    name = _free_name(
-                        graph, f"{vertex.name}_{output}_relay{k}" if output else f"{vertex.name}_relay{k}"
-                    )
+                    name = f"{vertex.name}_{output}_relay{k}" if output else f"{vertex.name}_relay{k}"
+                    while name in taken:  # output 1 of `split`, and the vertex `split_1`
+                        name += "_"
+                    taken.add(name)
                     vertices.append(
                         Vertex(
                             name,
@@ -81,9 +83,3 @@ def _longest_gaps(graph: PCGraph) -> dict[Ref, int]:
             if gap > longest.get(ref, 0):
                 longest[ref] = gap
     return longest
-
-
-def _free_name(graph: PCGraph, name: str) -> str:
-    while name in graph.vertices:
-        name += "_"
-    return name

@@ -118,3 +118,20 @@ def test_a_third_size_follows_from_two_and_is_proven(name: str, monkeypatch: pyt
             for a, b in zip((*program.predict, *program.learn), (*plain.predict, *plain.learn), strict=True):
                 assert re.sub(r"k[0-9]+", "k", a.render()) == re.sub(r"k[0-9]+", "k", b.render())
     assert len(traced) == EXPECTED_TRACES.get(name, len(traced))
+
+
+def test_relays_of_an_output_and_of_a_vertex_of_its_name() -> None:
+    class Splits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.fc(x)
+            a, b = h.split(2, -1)
+            c, _ = h.sin().split(2, -1)
+            return a.tanh().tanh().tanh() + b + c.tanh().tanh().tanh() + c
+
+    network = pcgraph.compile(Splits(), example_inputs=(torch.randn(3, 4, requires_grad=True),))
+    assert {"split", "split_1"} <= network.graph.vertices.keys()
+    network.graph.levelled().verify()
