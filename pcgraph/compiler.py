@@ -19,6 +19,7 @@ import torch
 from .capture import Captured, capture, lower
 from .codegen import Program
 from .codegen.kinds import operation_key
+from .codegen.precision import settings
 from .dynamics import ZIL
 from .errors import CaptureError, PCGraphError
 from .graph import PCGraph
@@ -156,6 +157,7 @@ def _program(graph: PCGraph, clock: _Clock) -> Program:
 
 def _graph_key(graph: PCGraph) -> Any:
     return (
+        settings(),
         graph.outputs,
         tuple(
             (

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import fx
 from torch.nn.modules import module as _module
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 from torch.utils._pytree import tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from ..errors import CaptureError
@@ -97,6 +99,12 @@ def _run(
     state = PythonState()
     state.read(model, "")
     _refuse_old_hooks(model)
+    modes = [mode for mode in _get_current_function_mode_stack() if not isinstance(mode, DeviceContext)]
+    if modes:
+        raise CaptureError(
+            f"a torch function mode is active around the call ({type(modes[0]).__name__})",
+            hint="call the network outside of it: what it does to each call cannot be compiled",
+        )
     around = hooks_around()
     if around is not None:
         raise CaptureError(

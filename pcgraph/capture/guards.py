@@ -27,13 +27,24 @@ def torch_state() -> tuple[Any, ...]:
         torch._C._get_flash_sdp_enabled(),
         torch._C._get_mem_efficient_sdp_enabled(),
         torch._C._get_math_sdp_enabled(),
+        torch._C._get_cudnn_sdp_enabled(),
+        backends.mha.get_fastpath_enabled(),
+        torch.get_float32_matmul_precision(),
+        torch.get_num_threads(),
+        torch.is_anomaly_enabled(),
         tuple(map(id, _get_current_function_mode_stack())) if torch._C._len_torch_function_stack() else (),
         torch._C._len_torch_dispatch_stack(),
         hooks_around(),
-        len(_module._global_forward_hooks),
-        len(_module._global_forward_pre_hooks),
-        len(_module._global_backward_hooks),
-        len(_module._global_backward_pre_hooks),
+        [
+            list(map(id, hooks.values()))
+            for hooks in (
+                _module._global_forward_hooks,
+                _module._global_forward_pre_hooks,
+                _module._global_backward_hooks,
+                _module._global_backward_pre_hooks,
+            )
+            if hooks
+        ],
     )
 
 

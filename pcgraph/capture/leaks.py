@@ -22,8 +22,13 @@ def refuse_reseeding(state: PythonState) -> None:
     """Raise for an effect that a compiled program could not repeat.
 
     Raises:
-        CaptureError: random numbers were reseeded.
+        CaptureError: random numbers were reseeded, or a global setting of torch's changed.
     """
+    if state.changed_settings is not None:
+        raise CaptureError(
+            f"the model changes a global setting of torch while it runs ({state.changed_settings})",
+            hint="change it around the call",
+        )
     if state.reseeded is not None:
         raise CaptureError(
             f"the model sets the state of torch's random numbers while it runs ({state.reseeded})",

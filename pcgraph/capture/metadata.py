@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from ..errors import CaptureError
+
 _METHODS = {
     "size", "dim", "ndimension", "stride", "numel", "nelement", "__len__", "is_floating_point", "is_complex",
     "is_contiguous", "is_inference", "is_signed", "is_conj", "is_neg", "is_pinned", "is_set_to", "is_shared",
@@ -20,6 +22,7 @@ _PROPERTIES = {
     "is_vulkan", "is_maia", "is_mtia", "is_hpu", "name", "names", "itemsize", "nbytes", "output_nr",
     "_backward_hooks", "_post_accumulate_grad_hooks", "retains_grad", "_base", "_has_symbolic_sizes_strides",
 }  # fmt: skip
+_FAST = (torch.nn.MultiheadAttention, torch.nn.TransformerEncoderLayer, torch.nn.TransformerEncoder)
 _known: dict[Any, bool] = {}
 
 
@@ -80,3 +83,19 @@ def refusal(func: Any, operands: list[torch.Tensor]) -> tuple[str, str] | None:
 
 def _attribute(func: Any) -> str:
     return str(getattr(getattr(func, "__self__", None), "__name__", ""))
+
+
+def refuse_fast_path(module: torch.nn.Module, args: Any) -> None:
+    """Refuse a frozen attention module in eval mode: torch would run it by a fused kernel that nobody can look into.
+
+    Raises:
+        CaptureError: the module would take torch's fast path, which zeroes padded positions and rounds differently.
+    """
+    if module.training or not isinstance(module, _FAST) or not torch.backends.mha.get_fastpath_enabled():
+        return
+    given = [arg for arg in args if isinstance(arg, torch.Tensor)]
+    if given and not any(tensor.requires_grad for tensor in (*given, *module.parameters())):
+        raise CaptureError(
+            f"a frozen {type(module).__name__} in eval mode runs by torch's fused fast path, which cannot be captured",
+            hint="torch.backends.mha.set_fastpath_enabled(False) makes it run like a trained one; or call it outside",
+        )

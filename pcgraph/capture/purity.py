@@ -84,6 +84,20 @@ def impure_call(function: Any) -> str | None:
 
 
 _ENVIRONMENT = {"_Environ.__getitem__", "_Environ.__iter__", "getenv"}
+_QUIET = ("linecache.py", "warnings.py", "traceback.py", "inspect.py", "tokenize.py")
+
+
+def reads_files(filename: str, function: Any) -> bool:
+    """Whether a function of the standard library looks at files for its caller."""
+    if getattr(function, "__module__", None) not in ("posix", "nt", "_io") or function.__name__ == "fspath":
+        return False
+    if filename.startswith("<frozen "):
+        return not filename.startswith(("<frozen importlib", "<frozen zipimport"))
+    standard = filename.startswith(_STDLIB) and not filename.startswith((*_SITE, _LOGGING))
+    return standard and os.path.basename(filename) not in _QUIET
+
+
+_SETTING = {"set_default_dtype", "set_default_device", "use_deterministic_algorithms", "sdpa_kernel"}
 _RESEEDING = {"manual_seed", "seed", "set_rng_state", "fork_rng", "manual_seed_all"}
 
 
@@ -91,6 +105,11 @@ def reads_environment(filename: str, qualname: str) -> bool:
     """Whether a standard-library function reads the environment."""
     in_os = os.path.basename(filename) == "os.py" or filename == "<frozen os>"
     return in_os and qualname in _ENVIRONMENT
+
+
+def changes_settings(filename: str, name: str) -> bool:
+    """Whether a function of torch changes a global setting that decides what operations do."""
+    return name in _SETTING and filename.startswith(_TORCH)
 
 
 def reseeds(filename: str, name: str) -> bool:

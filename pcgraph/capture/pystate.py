@@ -8,6 +8,7 @@ valid for one call only and is captured again at the next.
 
 from __future__ import annotations
 
+import builtins
 import collections
 import contextlib
 import contextvars
@@ -17,6 +18,7 @@ import functools
 import gc
 import logging
 import os
+import random
 import re
 import sys
 import threading
@@ -31,7 +33,7 @@ import numpy as np
 import torch
 
 from .containers import ArrayBytes, Cells, ClassDict, Defaults, Forward, Globals, Slots, Variable
-from .purity import impure_call, impure_file, logs, reads_environment, reseeds
+from .purity import changes_settings, impure_call, impure_file, logs, reads_environment, reads_files, reseeds
 from .snapshots import Snapshots
 from .sources import is_internal
 
@@ -43,6 +45,9 @@ _ATOMS = (
     torch._ops.OpOverload, torch._ops.OpOverloadPacket, slice, type(threading.Lock()), type(threading.RLock()),
     np.generic, np.dtype, torch.finfo, torch.iinfo, types.CodeType,
     types.UnionType, types.GenericAlias, typing.TypeVar, type(collections.namedtuple("_", "field").field),  # type: ignore[attr-defined]
+)  # fmt: skip
+_BOUND = (
+    types.BuiltinFunctionType, types.MethodWrapperType, staticmethod, classmethod, property
 )  # fmt: skip
 _EQUAL_ATOMS = (np.generic, int, float, complex, str, bytes, bool, torch.Size, slice, range, torch.device)
 _LIMIT = 200_000
@@ -60,12 +65,15 @@ class PythonState:
         self._modules: set[types.ModuleType] = set()
         self._types: set[type] = set()
         self.reseeded: str | None = None
+        self.changed_settings: str | None = None
         self._codes: set[types.CodeType] = set()
         self._uncovered: dict[types.CodeType, str] = {}
         self._covered: set[types.CodeType] = set()
 
-        for name, scope in (("torch", vars(torch)), ("torch.nn.functional", vars(torch.nn.functional))):
-            self._snapshots.add(Globals(scope, tuple(scope)), name)  # somebody may patch a function of torch's
+        for module in (torch, torch.nn.functional, builtins):
+            scope = vars(module)
+            self._snapshots.add(Globals(scope, tuple(scope)), module.__name__)  # somebody may patch a function
+        self._methods: list[types.FunctionType] = []
         self._snapshots.add(ClassDict(torch.Tensor), "torch.Tensor")
 
     # -- comparing -----------------------------------------------------------------------------
@@ -87,6 +95,8 @@ class PythonState:
         stack = [(value, path)]
         while stack:
             item, name = stack.pop()
+            if isinstance(item, _BOUND):
+                item = _owner(item)
             if isinstance(item, _ATOMS) or id(item) in self._seen:
                 continue
             if len(self._seen) > _LIMIT:
@@ -135,12 +145,16 @@ class PythonState:
             return []
         attributes = ClassDict(cls)
         self._snapshots.add(attributes, f"class {cls.__qualname__}")
+        self._methods += [v for v in vars(cls).values() if _is_plain(v)]
         plain = [(v, f"{name}.{k}") for k, v in vars(cls).items() if not k.startswith("__") and not _is_plain(v)]
         return [*plain, *((base, base.__qualname__) for base in cls.__bases__)]
 
     def _open_object(self, item: Any, name: str) -> Iterable[tuple[Any, str]]:
         if type(item) is object or type(item).__module__ == "_abc":
             return []  # sentinels, and the caches of abstract classes
+        if isinstance(item, random.Random):
+            self._reason(f"{name} is a random number generator")
+            return []
         if isinstance(item, contextvars.ContextVar):
             self._snapshots.add(Variable(item), name)
             return [(item.get(None), name)]
@@ -149,6 +163,7 @@ class PythonState:
         if isinstance(item, np.ndarray) and item.dtype != object:
             self._snapshots.add(ArrayBytes(item), name)
             return []
+        self._snapshots.add_type(item)
         attributes = getattr(item, "__dict__", None)
         slots = [s for c in type(item).__mro__ for s in _as_tuple(c.__dict__.get("__slots__", ()))]
         inner: list[tuple[Any, str]] = []
@@ -157,6 +172,7 @@ class PythonState:
             self._snapshots.add(Forward(type(item)), f"{type(item).__qualname__}.forward")
         if slots:
             named = [slot for slot in slots if slot not in ("__weakref__", "__dict__")]
+            named = [_mangled(type(item), slot) for slot in named]
             inner += [(getattr(item, slot, None), f"{name}.{slot}") for slot in named]
             self._snapshots.add(Slots(item, named), name)
         if isinstance(attributes, dict):
@@ -205,6 +221,8 @@ class PythonState:
                 self._enter(frame, code)
         elif event == "c_call" and isinstance(getattr(arg, "__self__", None), contextvars.ContextVar):
             self.read(arg.__self__, f"context variable {arg.__self__.name}")
+        elif event == "c_call" and reads_files(code.co_filename, arg):
+            self._reason(f"reads files ({code.co_qualname})")
         elif event == "c_call" and not is_internal(code.co_filename) and impure_file(code.co_filename) is None:
             what = impure_call(arg)
             if what is not None:
@@ -216,6 +234,8 @@ class PythonState:
         if is_internal(code.co_filename):
             if reseeds(code.co_filename, code.co_name):
                 self.reseeded = f"torch's {code.co_name}()"
+            if changes_settings(code.co_filename, code.co_name):
+                self.changed_settings = f"torch's {code.co_name}()"
             return
         impure = impure_file(code.co_filename)
         if impure is not None:
@@ -224,10 +244,10 @@ class PythonState:
             return
         names = set(code.co_names)
         scope = frame.f_globals
-        read = {name: scope[name] for name in _global_names(code) if name in scope}
-        if read:
-            view = Globals(scope, tuple(read))
-            self._snapshots.add(view, f"globals of {code.co_filename}")
+        wanted = _global_names(code)
+        read = {name: scope[name] for name in wanted if name in scope}
+        if wanted:  # also what is not there yet, and what is a builtin so far
+            self._snapshots.add(Globals(scope, wanted), f"globals of {code.co_filename}")
         for name, value in read.items():
             if isinstance(value, types.ModuleType):
                 self._read_module(value, names, name)
@@ -237,7 +257,7 @@ class PythonState:
             self._uncovered[code] = f"{code.co_filename}:{code.co_firstlineno}"
 
     def _read_module(self, module: types.ModuleType, names: set[str], path: str) -> None:
-        if module.__name__.split(".")[0] == "numpy" and "random" in names:
+        if module.__name__.startswith("numpy.random") or (module.__name__ == "numpy" and "random" in names):
             self._reason("uses numpy.random")
         if not _is_users(module.__name__) or module in self._modules:
             return
@@ -253,7 +273,14 @@ class PythonState:
                 self.read(scope[name], f"{path}.{name}")
 
     def _close(self) -> None:
-        """Find the closures of functions that were called but are not reachable from what was walked."""
+        """Find what is known of functions only now that they ran: code, imports, closures that were not walked."""
+        for method in self._methods:
+            if method.__code__ in self._codes:  # an editor's reload exchanges the code
+                self._snapshots.add(Defaults(method), f"code of {method.__qualname__}")
+        for code in self._codes:
+            for name in () if is_internal(code.co_filename) else _imported_names(code):
+                if name in sys.modules:
+                    self._read_module(sys.modules[name], set(code.co_names), name)
         inner = {c for code in self._codes for c in code.co_consts if isinstance(c, types.CodeType)}
         missing = [code for code in self._uncovered if code not in self._covered and code not in inner]
         if not missing:
@@ -272,6 +299,14 @@ def _global_names(code: types.CodeType) -> tuple[str, ...]:
     """Names that a function reads as globals (``co_names`` has attribute names as well, often the same words)."""
     reads = ("LOAD_GLOBAL", "LOAD_NAME")
     return tuple(dict.fromkeys(str(i.argval) for i in dis.get_instructions(code) if i.opname in reads))
+
+
+@functools.lru_cache(maxsize=4096)
+def _imported_names(code: types.CodeType) -> tuple[str, ...]:
+    """Modules that a function imports by itself."""
+    if "import" not in {i.opname.split("_")[0].lower() for i in dis.get_instructions(code)}:
+        return ()
+    return tuple(str(i.argval) for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME")
 
 
 def _same_atom(a: Any, b: Any) -> bool:
@@ -297,6 +332,23 @@ def _is_plain(value: Any) -> bool:
     """A function without state of its own."""
     function = isinstance(value, types.FunctionType)
     return function and not (value.__defaults__ or value.__kwdefaults__ or value.__closure__ or vars(value))
+
+
+def _owner(item: Any) -> Any:
+    """What a bound or wrapped function holds: ``d.get`` a dict, a static method or a property its function."""
+    if isinstance(item, property):
+        return (item.fget, item.fset)
+    if isinstance(item, staticmethod | classmethod):
+        return item.__func__
+    return None if isinstance(item.__self__, types.ModuleType | type) else item.__self__
+
+
+def _mangled(cls: type, slot: str) -> str:
+    """The attribute's name of a private slot."""
+    if not slot.startswith("__") or slot.endswith("__"):
+        return slot
+    owners = [c for c in cls.__mro__ if slot in _as_tuple(c.__dict__.get("__slots__", ()))]
+    return f"_{owners[0].__name__.lstrip('_')}{slot}"
 
 
 def _as_tuple(slots: Any) -> tuple[str, ...]:

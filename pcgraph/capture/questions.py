@@ -27,7 +27,7 @@ class Question:
 
     Attributes:
         node: the call that read it.
-        answer: what it returned; of tensors, their shapes.
+        answer: what it returned; of tensors, their shapes and places in memory.
     """
 
     node: fx.Node
@@ -90,6 +90,12 @@ class Questions:
 
     def same_answers(self, inputs: Sequence[torch.Tensor]) -> bool:
         """Whether a call with these inputs would read the same."""
+        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):  # a call that was cast says so itself
+            with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+                return self._same_answers(inputs)
+        return self._same_answers(inputs)
+
+    def _same_answers(self, inputs: Sequence[torch.Tensor]) -> bool:
         values: list[Any] = [s.tensor if s.input_index is None else inputs[s.input_index] for s in self._sources]
         for step in self._steps:
             try:
@@ -125,7 +131,13 @@ def _needed(answers: Mapping[fx.Node, Any]) -> list[fx.Node]:
 
 def _refuse_changing(nodes: Sequence[fx.Node], externals: Mapping[str, External]) -> None:
     """Refuse questions about memory that the run writes to: by the time of the next call it has changed."""
-    written = {source.name for node in nodes[0].graph.nodes for source in node.meta.get("written", ())}
+    written: set[str] = set()
+    stack = [source for node in nodes[0].graph.nodes for source in node.meta.get("written", ())]
+    while stack:  # a view of outside memory leads there
+        node = stack.pop()
+        if node.name not in written:
+            written.add(node.name)
+            stack.extend(node.all_input_nodes)
     memory = {_memory(externals[name]) for name in written if name in externals}
     for node in nodes:
         if node.name in written or (node.name in externals and _memory(externals[node.name]) in memory):
@@ -138,9 +150,16 @@ def _memory(external: External) -> int | None:
 
 
 def answer_of(result: Any) -> Any:
-    """What is compared: a Python value itself, of tensors the shapes."""
+    """What is compared: a Python value itself, of tensors where they lie."""
     tensors = tensors_in(result)
-    return [tuple(tensor.shape) for tensor in tensors] if tensors else result
+    return [_geometry(tensor) for tensor in tensors] if tensors else result
+
+
+def _geometry(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Shape and, where it has one, the place in memory: a view at another index is another view."""
+    if tensor.layout is not torch.strided:
+        return (tuple(tensor.shape),)
+    return (tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
 
 
 def plain(answer: Any) -> bool:

@@ -28,7 +28,7 @@ from ..errors import CaptureError
 from .arguments import collect, to_fx
 from .casts import autocast_device, casts, sequence_number
 from .externals import Externals
-from .metadata import is_metadata, refusal, wakes
+from .metadata import is_metadata, refusal, refuse_fast_path, wakes
 from .mutation import Autocast, CustomFunction, HookedModule, tensors_in
 from .observer import Observer, storage_key
 from .tape import Call, Tape, call_name
@@ -84,7 +84,7 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.observer.inside:
             return func(*args, **kwargs)
-        if is_metadata(func):
+        if is_metadata(func) and not (func is torch.Tensor.type and (len(args) > 1 or kwargs)):
             self.observer.inside = True
             try:
                 return func(*args, **kwargs)
@@ -141,6 +141,8 @@ class Recorder(TorchFunctionMode):
         results = tensors_in(result) if not isinstance(result, torch.Tensor) else [result]
         written = self._written(operands, kwargs) if seen.writes or seen.hidden_writes else None
         self.wrote = self.wrote or bool(seen.writes)
+        if name == "detach_" and before[0]:
+            tape.cut_off(operands[0], nodes[id(operands[0])])
         identity = bool(results) and all(id(tensor) in nodes for tensor in results)
         if written is None and identity and not seen.random:
             return result  # dropout in eval mode, contiguous() of a contiguous tensor
@@ -233,8 +235,9 @@ class Recorder(TorchFunctionMode):
         thread = threading.get_ident()
         modules = self.tape.modules
 
-        def enter(module: torch.nn.Module, _: Any) -> None:
+        def enter(module: torch.nn.Module, args: Any) -> None:
             if threading.get_ident() == thread:
+                refuse_fast_path(module, args)
                 modules.append(module_names.get(id(module), type(module).__name__))
 
         def leave(module: torch.nn.Module, _: Any, __: Any) -> None:

@@ -64,6 +64,8 @@ class Snapshots:
         self._loose: list[Iterable[Any]] = []
         self._functions: list[types.FunctionType] = []
         self._classes: list[type] = []
+        self._objects: list[Any] = []
+        self._types: list[type] = []
         self._added: tuple[list[Any], list[Any], list[Any]] = ([], [], [])  # elements of the last three
         self._elements: list[Any] = []  # all of these together, once they were asked for
         self._addresses = b""
@@ -94,10 +96,17 @@ class Snapshots:
                 self._resizable.append(container)
                 self._lengths.append(len(container))
 
+    def add_type(self, item: Any) -> None:
+        """Remember an object's class; somebody may give it another."""
+        self._objects.append(item)
+        self._types.append(type(item))
+
     def unchanged(self) -> bool:
         """Whether everything is still what it was. Loops run in C."""
         try:
             if any(self._empty) or list(map(len, self._resizable)) != self._lengths:
+                return False
+            if list(map(type, self._objects)) != self._types:
                 return False
             versions = list(map(_version, self._dicts))
             if versions != self._versions and not self._same_dicts(versions):

@@ -155,6 +155,12 @@ class Tape:
         self._annotate(node, (TensorSpec.of(tensor),), False)
         self.values.rebind(tensor, Value(node, None))
 
+    def cut_off(self, tensor: torch.Tensor, node: fx.Node) -> None:
+        """``detach_()``: the object goes on without its history."""
+        detached = self.graph.call_method("detach", (node,))
+        self._annotate(detached, (TensorSpec.of(tensor),), False)
+        self.values.rebind(tensor, Value(detached, None))
+
     def cast(self, cast: Cast, weight: fx.Node, device: str) -> fx.Node:
         """The vertex of a weight's cast copy, shared by all calls that autocast let share it."""
         if cast.node not in self._casts:

@@ -40,17 +40,17 @@ class Families:
     def __init__(self) -> None:
         self._members: dict[Any, list[_Member]] = {}
 
-    def add(self, kind: Kind, program: LocalProgram) -> None:
+    def add(self, kind: Kind, program: LocalProgram, settings: Any) -> None:
         """Remember a program that was traced and proven."""
-        members = self._members.setdefault(_form(kind), [])
+        members = self._members.setdefault((_form(kind), settings), [])
         if len(members) < 2:
             members.append(_Member(_numbers(kind), program))
         if len(self._members) > _MOST:
             self._members.pop(next(iter(self._members)))
 
-    def derive(self, kind: Kind) -> LocalProgram | None:
+    def derive(self, kind: Kind, settings: Any) -> LocalProgram | None:
         """The program of a kind as its family has it, not proven yet and without layouts; None if that says nothing."""
-        members = self._members.get(_form(kind), ())
+        members = self._members.get((_form(kind), settings), ())
         if len(members) < 2:
             return None
         a, b = members

@@ -24,6 +24,7 @@ from . import check, opaque, partition
 from .families import Families
 from .kinds import Kind
 from .lines import Line, fresh_name, line_of
+from .precision import settings
 
 _MAX_KINDS = 8192
 _CLOSED = {
@@ -77,7 +78,7 @@ class LocalPrograms:
 
     def get(self, kind: Kind) -> LocalProgram:
         """The local program of a kind."""
-        key = kind.key
+        key = (kind.key, settings())
         program = self._cache.get(key)
         if program is None:
             if len(self._cache) >= _MAX_KINDS:
@@ -124,7 +125,7 @@ class LocalPrograms:
             if difference is not None:
                 raise _Untraceable(difference)
             program = replace(program, layouts=tuple(layouts.get(i, spec) for i, spec in enumerate(program.layouts)))
-            self._families.add(kind, program)
+            self._families.add(kind, program, settings())
             return program
         except _Untraceable as why:
             reason = str(why)
@@ -134,7 +135,7 @@ class LocalPrograms:
 
     def _derived(self, kind: Kind) -> LocalProgram | None:
         """The program that follows from kinds of other sizes, if it is proven."""
-        program = self._families.derive(kind)
+        program = self._families.derive(kind, settings())
         if program is None:
             return None
         layouts: dict[int, TensorSpec] = {}

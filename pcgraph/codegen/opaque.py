@@ -8,6 +8,7 @@ differently on other strides, so what was believed wrongly is noted and the prog
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +34,21 @@ class Beliefs:
     layouts: dict[int, TensorSpec] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
+class Little:
+    """The autograd graph of one vertex.
+
+    Attributes:
+        results: outputs.
+        leaves: operands.
+        found: gradients of a run whose layouts were a surprise; a user's backward may run only once.
+    """
+
+    results: tuple[torch.Tensor, ...]
+    leaves: list[torch.Tensor]
+    found: dict[int, torch.Tensor | None] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Predict:
     """Evaluate one vertex on leaves of its own; return its outputs and the little graph to learn with."""
@@ -48,7 +64,7 @@ class Predict:
             ]
             result = self.operation(*(leaves[place] for place in self.places))
         results = (result,) if isinstance(result, torch.Tensor) else tuple(result)
-        return (*(r.detach() for r in results), (results, leaves))
+        return (*(r.detach() for r in results), Little(results, leaves))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +85,10 @@ class Learn:
     quiet: tuple[int, ...]
     beliefs: Beliefs
 
-    def __call__(self, saved: Any, *errors: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        results, leaves = saved
-        roots = [results[j] for j in self.outputs] + [leaves[i] for i in self.collected]
+    def __call__(self, saved: Little, *errors: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         asked = (*self.wanted, *self.quiet)
-        gradients = torch.autograd.grad(roots, [leaves[i] for i in asked], errors, retain_graph=True, allow_unused=True)
+        found, saved.found = saved.found, None
+        gradients = self._gradients(saved, asked, errors) if found is None else [found[i] for i in asked]
         surprised = False
         for i, gradient in zip(asked, gradients, strict=True):
             if (gradient is None) != (i in self.beliefs.silent):
@@ -83,8 +98,14 @@ class Learn:
                 self.beliefs.layouts[i] = error_spec(gradient)
                 surprised = True
         if surprised:
+            saved.found = dict(zip(asked, gradients, strict=True))
             raise Surprise
         return tuple(gradients[: len(self.wanted)])
+
+    def _gradients(self, saved: Little, asked: tuple[int, ...], errors: Any) -> Sequence[torch.Tensor | None]:
+        results, leaves = saved.results, saved.leaves
+        roots = [results[j] for j in self.outputs] + [leaves[i] for i in self.collected]
+        return torch.autograd.grad(roots, [leaves[i] for i in asked], errors, retain_graph=True, allow_unused=True)
 
     def _misplaced(self, i: int, gradient: torch.Tensor) -> bool:
         return gradient.layout is torch.strided and gradient.stride() != self.beliefs.layouts[i].stride

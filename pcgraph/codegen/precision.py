@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
+
+
+def settings() -> tuple[Any, ...]:
+    """The global settings of torch that decide into which calls an operation falls apart."""
+    backends = torch.backends
+    return (
+        torch.get_default_dtype(),
+        torch._C._get_deterministic_algorithms(),
+        backends.mkldnn.enabled,
+        torch._C._get_cudnn_enabled(),
+        torch._C._get_flash_sdp_enabled(),
+        torch._C._get_mem_efficient_sdp_enabled(),
+        torch._C._get_math_sdp_enabled(),
+        torch._C._get_cudnn_sdp_enabled(),
+    )
 
 
 @contextmanager

@@ -25,7 +25,19 @@ def signature_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list
             key.append((place, tensor_key(leaf)))
         else:
             key.append(_value_key(leaf))
+    if len(tensors) > 1:
+        key.append(_sharing(tensors))
     return tensors, tuple(key)
+
+
+def _sharing(tensors: list[torch.Tensor]) -> tuple[int, ...]:
+    """For every tensor, the first one in the same memory."""
+    first: dict[int, int] = {}
+    strided = [t.layout is torch.strided for t in tensors]
+    memory = [
+        t.untyped_storage()._cdata if s else -1 - k for k, (t, s) in enumerate(zip(tensors, strided, strict=True))
+    ]
+    return tuple(first.setdefault(m, k) for k, m in enumerate(memory))
 
 
 def _value_key(value: Any) -> Any:
@@ -41,7 +53,19 @@ def _value_key(value: Any) -> Any:
 def tensor_key(tensor: torch.Tensor) -> tuple[Any, ...]:
     """What a program depends on in an input tensor."""
     stride = tensor.stride() if tensor.layout is torch.strided else ()
-    key = (type(tensor), tensor.shape, stride, tensor.dtype, tensor.device, tensor.requires_grad, tensor.layout)
+    key: tuple[Any, ...] = (
+        type(tensor),
+        tensor.shape,
+        stride,
+        tensor.dtype,
+        tensor.device,
+        tensor.requires_grad,
+        tensor.layout,
+    )
+    if tensor.requires_grad and not tensor.is_leaf:
+        key += ("no leaf",)
+    if tensor.is_complex() and tensor.is_conj():
+        key += ("conjugate",)
     attributes = tensor.__dict__
     if attributes:  # put there by the user
         return (*key, *((name, *_value_key(value)) for name, value in attributes.items()))
