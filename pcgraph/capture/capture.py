@@ -24,6 +24,7 @@ from .guards import Guards
 from .lazy import materialise
 from .leaks import kept_tensors, open_dataclasses, refuse_kept_leaves, refuse_reseeding, stale_values
 from .mutation import dense_copy
+from .observer import storage_key
 from .opened import opened
 from .pystate import PythonState
 from .questions import Questions
@@ -133,6 +134,8 @@ def _run(
     once += state.reasons
     once += [f"the model keeps a tensor that needs a gradient ({k.where})" for k in held]
     recorder.tape.values.clear()
+    own = {storage_key(t) for t in owned} - {None}
+    once += ["an argument shares memory with the model" for t in inputs if storage_key(t) in own][:1]
     once += [f"the run changes {what or 'the model'}" for what in state.changes()]
     once += [f"reads a tensor that pcgraph cannot name ({where})" for where in externals.unnamed]
     once += [

@@ -14,6 +14,8 @@ from .bridge import Wave
 from .held import adopt
 from .run import Run
 
+Mark = tuple[int, int]
+
 
 class Compiled:
     """A program bound to the model's tensors.
@@ -51,6 +53,7 @@ class Compiled:
         ]
         self._held = {item.output for item in binding.held}
         self._checked: list[list[int]] | None = None
+        self._shared: set[int] = set()  # outputs that share memory with others
 
     @property
     def first(self) -> bool:
@@ -102,9 +105,11 @@ class Compiled:
         self._on_errors(dict(zip(self.watch, watched, strict=True)))
 
     # -- values changed between prediction and learning ---------------------------------------------
-    def versions(self, saved: Sequence[list[Any]], outputs: Sequence[Any], given: Sequence[Any]) -> list[list[int]]:
-        """Version counters of the saved values that somebody outside can write to, by segment."""
+    def versions(self, saved: Sequence[list[Any]], outputs: Sequence[Any], given: Sequence[Any]) -> list[list[Mark]]:
+        """Version counters and places of the saved values that somebody outside can write to, by segment."""
         if self._checked is None:
+            memories = [_memory(output) for output in outputs]
+            self._shared = {k for k, memory in enumerate(memories) if memory and memories.count(memory) > 1}
             outside = {_memory(t) for t in (*outputs, *given)}
             inside = {f"x_{name}" for name in self.program.externals}
             self._checked = [
@@ -115,14 +120,15 @@ class Compiled:
                 ]
                 for names, values in zip(self.program.saved, saved, strict=True)
             ]
-        return [[values[i]._version for i in places] for values, places in zip(saved, self._checked, strict=True)]
+        return [[_mark(values[i]) for i in places] for values, places in zip(saved, self._checked, strict=True)]
 
     def presentable(self, k: int, output: torch.Tensor, saved: Sequence[list[Any] | None]) -> torch.Tensor:
         """Output `k` so that the caller may write to it: no view, unless it shares memory with something kept."""
         if k in self._held:
             return output.detach()  # an object of its own, which can take the place of the caller's
         if not output._is_view():
-            return output
+            # As a view made in here, it refuses to be written to: the other output would not learn of it.
+            return output.view_as(output) if k in self._shared else output
         if output.is_conj() or output.is_neg():
             return output.resolve_conj().resolve_neg()
         memory = _memory(output)
@@ -132,16 +138,21 @@ class Compiled:
         whole = torch.empty(0, dtype=output.dtype, device=output.device)
         return whole.set_(output.untyped_storage(), output.storage_offset(), output.size(), output.stride())
 
-    def check_versions(self, segment: int, saved: list[Any], versions: list[list[int]]) -> None:
+    def check_versions(self, segment: int, saved: list[Any], versions: list[list[Mark]]) -> None:
         """Raise as autograd does if a value needed for learning was changed in place since the prediction."""
         assert self._checked is not None
         for i, version in zip(self._checked[segment], versions[segment], strict=True):
-            if saved[i]._version != version:
+            if _mark(saved[i]) != version:
                 raise RuntimeError(
                     "one of the variables needed for gradient computation has been modified by an inplace operation: "
                     f"{self.program.saved[segment][i].split('_', 1)[1]!r} of shape {list(saved[i].shape)} is at "
-                    f"version {saved[i]._version}; expected version {version} instead. Learn before changing it."
+                    f"version {saved[i]._version}; expected version {version[0]} instead. Learn before changing it."
                 )
+
+
+def _mark(tensor: torch.Tensor) -> Mark:
+    """What changes when a tensor is written to, or given other data."""
+    return (tensor._version, tensor.data_ptr() if tensor.layout is torch.strided else 0)
 
 
 def _memory(tensor: Any) -> int | None:

@@ -453,3 +453,51 @@ def test_a_patched_function_of_torch_is_noticed(where: Any, monkeypatch: pytest.
         assert torch.equal(network(X), model(X))
         assert not torch.equal(network(X), before)
     assert torch.equal(network(X), before)
+
+
+class Views(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.a(x) * 1
+        return h, h[0]
+
+
+def test_an_output_with_a_returned_view_is_not_written_to() -> None:
+    """Autograd would make the view learn of it; here it must not go wrong silently."""
+    network = pcgraph.compile(Views())
+    for _ in range(2):
+        whole, _ = network(X)
+        with pytest.raises(RuntimeError, match="is a view and is being modified inplace"):
+            whole.mul_(2)
+        whole, row = network(X)
+        (whole.sum() + row.square().sum()).backward()
+
+
+def test_data_exchanged_before_learning() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    network = pcgraph.compile(model)
+    for _ in range(2):
+        loss = network(X).sum()
+        model[2].weight.data = model[2].weight.data * 2
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+def test_the_models_own_buffer_as_an_argument() -> None:
+    class Adds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(4, 4)
+            self.register_buffer("own", torch.ones(3, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x) * self.own
+
+    model = Adds()
+    network = pcgraph.compile(model)
+    other = torch.randn(3, 4)
+    for x in (model.own, other, model.own, other):
+        assert torch.equal(network(x), model(x))
