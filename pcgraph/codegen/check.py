@@ -170,12 +170,19 @@ def _tiled(numbers: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 def _autograd(
     kind: Kind, wanted: Sequence[int], values: Sequence[torch.Tensor], arriving: Sequence[torch.Tensor]
 ) -> list[torch.Tensor | None]:
-    leaves = [v.clone().requires_grad_(i in wanted) for i, v in enumerate(values)]
+    leaves = [_copied(v).requires_grad_(i in wanted) for i, v in enumerate(values)]
     with torch.enable_grad():
         results = kind.call(leaves)
         roots = [results[j] for j, _ in kind.errors] + [leaves[i] for i, _ in kind.collected]
         gradients = torch.autograd.grad(roots, [leaves[i] for i in wanted], arriving, allow_unused=True)
     return [*(r.detach() for r in results), *gradients]
+
+
+def _copied(value: torch.Tensor) -> torch.Tensor:
+    """A copy of the very same layout; kernels lay out their results by those of their operands."""
+    if 0 in value.stride() and value.numel() > 1:
+        return value.detach()  # expanded memory, which nothing can write to
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _function(kind: Kind, program: LocalProgram) -> Callable[..., Any]:
