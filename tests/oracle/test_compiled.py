@@ -22,6 +22,9 @@ def simulated(name: str) -> tuple[pcgraph.PCNetwork, object, object, object] | N
     graph = network.graph
     if not graph.depth or network.cache_info()["once"] or len(graph.depth) * (graph.steps + 1) > SIZE_LIMIT:
         return None
+    specs = [spec for v in graph.vertices.values() for spec in v.outputs if spec is not None and spec.requires_grad]
+    if any(spec.dtype not in (torch.float64, torch.complex128) for spec in specs):
+        return None  # the model itself casts to float32: x - mu has no more digits than that
     return network, args, kwargs, case
 
 
