@@ -29,7 +29,6 @@ def torch_state() -> tuple[Any, ...]:
         torch._C._get_math_sdp_enabled(),
         torch._C._get_cudnn_sdp_enabled(),
         backends.mha.get_fastpath_enabled(),
-        torch.get_float32_matmul_precision(),
         torch.get_num_threads(),
         torch.is_anomaly_enabled(),
         tuple(map(id, _get_current_function_mode_stack())) if torch._C._len_torch_function_stack() else (),

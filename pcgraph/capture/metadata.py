@@ -22,7 +22,7 @@ _PROPERTIES = {
     "is_vulkan", "is_maia", "is_mtia", "is_hpu", "name", "names", "itemsize", "nbytes", "output_nr",
     "_backward_hooks", "_post_accumulate_grad_hooks", "retains_grad", "_base", "_has_symbolic_sizes_strides",
 }  # fmt: skip
-_FAST = (torch.nn.MultiheadAttention, torch.nn.TransformerEncoderLayer, torch.nn.TransformerEncoder)
+_FAST = (torch.nn.MultiheadAttention, torch.nn.TransformerEncoderLayer)
 _known: dict[Any, bool] = {}
 
 
@@ -93,6 +93,10 @@ def refuse_fast_path(module: torch.nn.Module, args: Any) -> None:
     """
     if module.training or not isinstance(module, _FAST) or not torch.backends.mha.get_fastpath_enabled():
         return
+    attention = module if isinstance(module, torch.nn.MultiheadAttention) else module.self_attn
+    fit = attention.batch_first and attention._qkv_same_embed_dim and attention.num_heads % 2 == 0
+    if not fit or attention.in_proj_bias is None or attention.bias_k is not None or attention.add_zero_attn:
+        return  # torch's own conditions, the cheap ones of them
     given = [arg for arg in args if isinstance(arg, torch.Tensor)]
     if given and not any(tensor.requires_grad for tensor in (*given, *module.parameters())):
         raise CaptureError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,7 +54,7 @@ class Compiled:
         ]
         self._held = {item.output for item in binding.held}
         self._checked: list[list[int]] | None = None
-        self._shared: set[int] = set()  # outputs that share memory with others
+        self._shared: set[int] = set()  # outputs with an error that share memory with others
 
     @property
     def first(self) -> bool:
@@ -108,8 +109,9 @@ class Compiled:
     def versions(self, saved: Sequence[list[Any]], outputs: Sequence[Any], given: Sequence[Any]) -> list[list[Mark]]:
         """Version counters and places of the saved values that somebody outside can write to, by segment."""
         if self._checked is None:
-            memories = [_memory(output) for output in outputs]
-            self._shared = {k for k, memory in enumerate(memories) if memory and memories.count(memory) > 1}
+            memories = {k: _memory(outputs[k]) for ks in self.program.outputs_of for k in ks}
+            counts = Counter(memories.values())
+            self._shared = {k for k, memory in memories.items() if memory and counts[memory] > 1}
             outside = {_memory(t) for t in (*outputs, *given)}
             inside = {f"x_{name}" for name in self.program.externals}
             self._checked = [
