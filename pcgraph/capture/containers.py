@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextvars
 import inspect
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,10 @@ class Cells:
     """The contents of a function's closure cells, as a container."""
 
     def __init__(self, cells: tuple[types.CellType, ...]) -> None:
-        self._cells = cells
+        self.cells = cells
 
     def __iter__(self) -> Iterator[Any]:
-        for cell in self._cells:
+        for cell in self.cells:
             try:
                 yield cell.cell_contents
             except ValueError:
@@ -54,7 +55,8 @@ class Forward:
         self.cls = cls
 
     def __iter__(self) -> Iterator[Any]:
-        yield inspect.getattr_static(self.cls, "forward")
+        found = self.cls.forward
+        yield found if isinstance(found, types.FunctionType) else inspect.getattr_static(self.cls, "forward")
 
 
 class Defaults:
@@ -65,6 +67,37 @@ class Defaults:
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.function.__defaults__, self.function.__kwdefaults__, self.function.__code__))
+
+
+class Type:
+    """An object's class, as a container; somebody may give it another."""
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+
+    def __iter__(self) -> Iterator[Any]:
+        yield type(self.item)
+
+
+class Counted:
+    """The number of elements of a container, and the elements."""
+
+    def __init__(self, container: Any, view: Iterable[Any]) -> None:
+        self._container, self._view = container, view
+
+    def __iter__(self) -> Iterator[Any]:
+        yield len(self._container)
+        yield from self._view
+
+
+class Items:
+    """Keys and values of a mapping, as a container."""
+
+    def __init__(self, mapping: Any) -> None:
+        self._mapping = mapping
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain(self._mapping, self._mapping.values())
 
 
 class Variable:

@@ -8,12 +8,17 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten
 
+_PLAIN = (torch.Tensor, bool, int, float, str, type(None))  # nothing to flatten
+
 
 def signature_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[torch.Tensor], Any]:
     """The different tensors among the arguments, and everything about the arguments that a program depends on."""
     if not kwargs and len(args) == 1 and isinstance(args[0], torch.Tensor):
         return [args[0]], tensor_key(args[0])
-    leaves, spec = tree_flatten((args, dict(kwargs)))
+    leaves: list[Any] = [*args, *kwargs.values()]
+    spec: Any = (len(args), tuple(kwargs))
+    if not all([isinstance(leaf, _PLAIN) for leaf in leaves]):
+        leaves, spec = tree_flatten((args, dict(kwargs)))
     tensors: list[torch.Tensor] = []
     index: dict[int, int] = {}
     key: list[Any] = [spec]

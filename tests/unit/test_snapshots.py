@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from pcgraph.capture import snapshots
-from pcgraph.capture.containers import Cells, ClassDict, Defaults, Forward, Globals, Slots, Variable
+from pcgraph.capture import words
+from pcgraph.capture.containers import Cells, ClassDict, Defaults, Forward, Globals, Slots, Type, Variable
 from pcgraph.capture.snapshots import Snapshots
 
 
@@ -30,6 +30,15 @@ class Net(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x
+
+
+class Other(Net):
+    pass
+
+
+class Turned(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return -x
 
 
 def closure() -> tuple[Any, Callable[[int], None]]:
@@ -56,7 +65,16 @@ def cases() -> dict[str, tuple[Any, Callable[[], Any]]]:
     def function(x: int = 1) -> int:
         return x
 
+    def edited(x: int = 1) -> int:
+        return x
+
+    def keyworded(*, x: int = 1) -> int:
+        return x
+
+    less, changed = types.SimpleNamespace(a=1), Net()
     cls = type("Own", (Net,), {"forward": Net.forward})
+    base = type("Base", (Net,), {"forward": Net.forward})
+    heir, adopted = type("Heir", (base,), {}), type("Adopted", (Net,), {})
     other = type("Other", (Net,), {"size": 1})
     variable = contextvars.ContextVar("variable", default=1)
     frozen = types.MappingProxyType(behind := {"a": 1})
@@ -75,7 +93,17 @@ def cases() -> dict[str, tuple[Any, Callable[[], Any]]]:
         "closure": (Cells(read.__closure__), lambda: write(2)),
         "default": (Defaults(function), lambda: setattr(function, "__defaults__", (2,))),
         "forward": (Forward(cls), lambda: setattr(cls, "forward", lambda self, x: -x)),
+        "inherited forward": (Forward(heir), lambda: setattr(base, "forward", lambda self, x: -x)),
+        "other bases": (Forward(adopted), lambda: setattr(adopted, "__bases__", (Turned,))),
         "class": (ClassDict(other), lambda: setattr(other, "size", 2)),
+        "attribute deleted": (vars(less), lambda: delattr(less, "a")),
+        "another class": (Type(changed), lambda: setattr(changed, "__class__", Other)),
+        "code": (Defaults(edited), lambda: setattr(edited, "__code__", (lambda x=1: -x).__code__)),
+        "keyword default": (Defaults(keyworded), lambda: setattr(keyworded, "__kwdefaults__", {"x": 2})),
+        "hooks": (hooks := collections.OrderedDict[int, int](), lambda: hooks.update({1: 1})),
+        "empty list": (none := list[int](), lambda: none.append(1)),
+        "empty set": (nothing := set[int](), lambda: nothing.add(1)),
+        "empty deque": (line := collections.deque[int](), lambda: line.append(1)),
         "context": (Variable(variable), lambda: variable.set(2)),
         "proxy": (frozen, lambda: behind.update(a=2)),
     }
@@ -86,7 +114,7 @@ def cases() -> dict[str, tuple[Any, Callable[[], Any]]]:
 @pytest.mark.parametrize("name", list(cases()))
 def test_a_change_is_seen(name: str, counted: bool, asked: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if not counted:
-        monkeypatch.setattr(snapshots, "_COUNTS", False)
+        monkeypatch.setattr(words, "PLACES", {})
     container, change = cases()[name]
     kept = Snapshots(same)
     kept.add([1, 2], "another")
@@ -104,7 +132,7 @@ def test_a_change_is_seen(name: str, counted: bool, asked: int, monkeypatch: pyt
 @pytest.mark.parametrize("counted", [True, False], ids=["counted", "not counted"])
 def test_equal_values_and_what_is_not_read_are_no_change(counted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not counted:
-        monkeypatch.setattr(snapshots, "_COUNTS", False)
+        monkeypatch.setattr(words, "PLACES", {})
     thousand = 1000
     named, items, scope = {"a": thousand}, [thousand], {"read": 1}
     kept = Snapshots(same)
@@ -118,5 +146,22 @@ def test_equal_values_and_what_is_not_read_are_no_change(counted: bool, monkeypa
     assert not kept.unchanged()
 
 
-def test_writes_are_counted_here() -> None:
-    assert snapshots._COUNTS
+def test_every_word_is_found_here() -> None:
+    fields = {"type", "contents", "writes", "dict", "list", "set", "deque"}
+    assert set(words.PLACES) == fields | {"__mro__", "__code__", "__defaults__", "__kwdefaults__"}
+
+
+def test_every_way_to_write_an_attribute_is_counted() -> None:
+    """The interpreter has faster ways once a line ran often."""
+    thing = Net()
+    kept = words.Words()
+    assert kept.add(vars(thing), "writes")
+    seen = set()
+    for step in range(300):
+        thing.size = object()
+        seen.add(int(kept.read()[0]))
+        vars(thing)["other"] = step + 1000
+        seen.add(int(kept.read()[0]))
+    del thing.size
+    seen.add(int(kept.read()[0]))
+    assert len(seen) == 601
