@@ -1,15 +1,16 @@
-"""Families: kinds that differ in sizes alone. From two traced local programs of a family follows that of a third.
+"""Families: kinds that differ in sizes alone. From a few traced local programs of a family follow those of the others.
 
 The traced calls are the same; where their numbers differ, each has to be a size, a stride, or a product of neighbouring
-sizes of some tensor of the kind in both, and the third program gets the number that stands there in the third kind. It
-is proven like a traced one (`check`); what does not fit is traced.
+sizes of some tensor of its kind, and a new program gets the number that stands there in the new kind. It is proven like
+a traced one (`check`). What does not fit is traced, and the family then knows more: 512 may have been a size of the
+weight in two layers, until a third batch shows that it was that of the batch.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .local import LocalProgram
 
 _MOST = 4096  # families
+_MEMBERS = 6  # of one family that are traced, at least two
 _NUMBER = re.compile(r"(?<![\w.])(?<!e[-+])(-?\d+)(?![\w.])")  # a whole one, not a part of 1e-05
 
 
@@ -35,7 +37,7 @@ class _Member:
 
 
 class Families:
-    """Local programs by the form of their kinds; the first two traced ones of each."""
+    """Local programs by the form of their kinds; the first few traced ones of each."""
 
     def __init__(self) -> None:
         self._members: dict[Any, list[_Member]] = {}
@@ -43,7 +45,7 @@ class Families:
     def add(self, kind: Kind, program: LocalProgram, settings: Any) -> None:
         """Remember a program that was traced and proven."""
         members = self._members.setdefault((_form(kind), settings), [])
-        if len(members) < 2:
+        if len(members) < _MEMBERS:
             members.append(_Member(_numbers(kind), program))
         if len(self._members) > _MOST:
             self._members.pop(next(iter(self._members)))
@@ -53,27 +55,25 @@ class Families:
         members = self._members.get((_form(kind), settings), ())
         if len(members) < 2:
             return None
-        a, b = members
         try:
-            numbers = _Numbers(a.numbers, b.numbers, _numbers(kind))
-            return _written(a.program, b.program, numbers)
+            return _written([m.program for m in members], _Numbers([m.numbers for m in members], _numbers(kind)))
         except _Misfit:
             return None
 
 
 class _Numbers:
-    """What stands in a third kind where two others have certain numbers."""
+    """What stands in a new kind where the others have certain numbers."""
 
-    def __init__(self, a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...]) -> None:
-        self._found: dict[tuple[int, int], set[int]] = {}
-        for x, y, z in zip(a, b, c, strict=True):
-            self._found.setdefault((x, y), set()).add(z)
+    def __init__(self, others: Sequence[tuple[int, ...]], new: tuple[int, ...]) -> None:
+        self._found: dict[tuple[int, ...], set[int]] = {}
+        for *known, number in zip(*others, new, strict=True):
+            self._found.setdefault(tuple(known), set()).add(number)
 
-    def third(self, x: int, y: int) -> int:
-        """The number where the traces have `x` and `y`."""
-        if x == y:
-            return x
-        found = self._found.get((x, y), set())
+    def new(self, known: tuple[int, ...]) -> int:
+        """The number where the traces have these."""
+        if len(set(known)) == 1:
+            return known[0]
+        found = self._found.get(known, set())
         if len(found) != 1:
             raise _Misfit
         return next(iter(found))
@@ -138,30 +138,39 @@ def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[d + 1 :]) for d in range(len(shape)))
 
 
-def _written(a: LocalProgram, b: LocalProgram, numbers: _Numbers) -> LocalProgram:
+def _written(programs: Sequence[LocalProgram], numbers: _Numbers) -> LocalProgram:
+    first, *others = programs
     same = ("outputs", "errors", "repeated", "wanted", "opaque")
-    if any(getattr(a, name) != getattr(b, name) for name in same):
+    if any(getattr(first, name) != getattr(other, name) for other in others for name in same):
         raise _Misfit
-    return replace(a, predict=_lines(a.predict, b.predict, numbers), learn=_lines(a.learn, b.learn, numbers))
+    predict = _lines([program.predict for program in programs], numbers)
+    return replace(first, predict=predict, learn=_lines([program.learn for program in programs], numbers))
 
 
-def _lines(a: tuple[Line, ...], b: tuple[Line, ...], numbers: _Numbers) -> tuple[Line, ...]:
-    if len(a) != len(b):
+def _lines(bodies: Sequence[tuple[Line, ...]], numbers: _Numbers) -> tuple[Line, ...]:
+    if len({len(body) for body in bodies}) != 1:
         raise _Misfit
-    return tuple(_line(x, y, numbers) for x, y in zip(a, b, strict=True))
+    return tuple(_line(lines, numbers) for lines in zip(*bodies, strict=True))
 
 
-def _line(a: Line, b: Line, numbers: _Numbers) -> Line:
-    if (a.outs, a.reads, len(a.constants)) != (b.outs, b.reads, len(b.constants)):
+def _line(lines: Sequence[Line], numbers: _Numbers) -> Line:
+    first = lines[0]
+    split = [_NUMBER.split(_like(line, first)) for line in lines]
+    words = split[0][::2]
+    if any(parts[::2] != words for parts in split):
         raise _Misfit
-    names: Mapping[str, str] = {}
-    for (name, value), (other, same) in zip(a.constants, b.constants, strict=True):
+    parts = split[0]
+    parts[1::2] = [str(numbers.new(tuple(map(int, known)))) for known in zip(*(p[1::2] for p in split), strict=True)]
+    return replace(first, text="".join(parts))
+
+
+def _like(line: Line, first: Line) -> str:
+    """The text of a line with the names that another has for the same constants."""
+    if (line.outs, line.reads, len(line.constants)) != (first.outs, first.reads, len(first.constants)):
+        raise _Misfit
+    names: dict[str, str] = {}
+    for (name, value), (other, same) in zip(first.constants, line.constants, strict=True):
         if value is not same and freeze(value) != freeze(same):
             raise _Misfit
-        names = {**names, other: name}
-    text = re.sub(r"\bk\d+\b", lambda match: names.get(match.group(), match.group()), b.text)
-    parts, others = _NUMBER.split(a.text), _NUMBER.split(text)
-    if len(parts) != len(others) or parts[::2] != others[::2]:
-        raise _Misfit
-    parts[1::2] = [str(numbers.third(int(x), int(y))) for x, y in zip(parts[1::2], others[1::2], strict=True)]
-    return replace(a, text="".join(parts))
+        names[other] = name
+    return re.sub(r"\bk\d+\b", lambda match: names.get(match.group(), match.group()), line.text)

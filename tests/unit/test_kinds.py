@@ -120,6 +120,33 @@ def test_a_third_size_follows_from_two_and_is_proven(name: str, monkeypatch: pyt
     assert len(traced) == EXPECTED_TRACES.get(name, len(traced))
 
 
+def test_a_size_that_was_taken_for_another_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the first batch size, 4 * 8 is a size of two weights as well."""
+    model = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 5), nn.Tanh(), nn.Linear(5, 32))
+    network = pcgraph.compile(model)
+    traced = []
+    trace = LocalPrograms._trace
+
+    def counted(self: LocalPrograms, kind: Kind, wanted: list[int]) -> LocalProgram:
+        traced.append(kind)
+        return trace(self, kind, wanted)
+
+    monkeypatch.setattr(LocalPrograms, "_trace", counted)
+    monkeypatch.setattr(pcgraph.codegen.program, "PROGRAMS", LocalPrograms())
+    counts = []
+    for batch in (4, 3, 7, 5, 2):
+        x = torch.randn(batch, 8, 16)
+        gradients = []
+        for f in (model, network):
+            model.zero_grad()
+            f(x).square().sum().backward()
+            gradients.append([p.grad for p in model.parameters()])
+        assert all(map(torch.equal, *gradients))
+        counts.append(len(traced))
+    assert counts[2] == counts[1]
+    assert counts[4] == counts[1] > counts[0]
+
+
 def test_relays_of_an_output_and_of_a_vertex_of_its_name() -> None:
     class Splits(nn.Module):
         def __init__(self) -> None:
