@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch.nn.modules import module as _module
 from torch.overrides import _get_current_function_mode_stack
 
 from .pystate import PythonState
@@ -14,37 +14,30 @@ from .questions import Questions
 from .regions import hooks_around
 
 
-def torch_state() -> tuple[Any, ...]:
+def _read_settings() -> list[Callable[[], Any]]:
+    """Functions of torch's, in C, that read one global setting each; made once, since they are called at every call."""
+    c = torch._C
+    names = (
+        "_get_deterministic_algorithms _get_mkldnn_enabled _get_cudnn_enabled _get_flash_sdp_enabled "
+        "_get_mem_efficient_sdp_enabled _get_math_sdp_enabled _get_cudnn_sdp_enabled _len_torch_dispatch_stack "
+        "_len_torch_function_stack get_num_threads is_anomaly_enabled"
+    ).split()
+    reads = [getattr(c, name) for name in names]
+    for device in ("cpu", "cuda"):
+        reads += [partial(torch.is_autocast_enabled, device), partial(torch.get_autocast_dtype, device)]
+    return [*reads, torch.get_default_dtype, torch.backends.mha.get_fastpath_enabled]
+
+
+_SETTINGS = _read_settings()
+
+
+def torch_state() -> list[Any]:
     """The global settings of torch that decide which operations a model runs."""
-    backends = torch.backends
-    return (
-        torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu"),
-        torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
-        torch.get_default_dtype(),
-        torch._C._get_deterministic_algorithms(),
-        backends.mkldnn.enabled,
-        torch._C._get_cudnn_enabled(),
-        torch._C._get_flash_sdp_enabled(),
-        torch._C._get_mem_efficient_sdp_enabled(),
-        torch._C._get_math_sdp_enabled(),
-        torch._C._get_cudnn_sdp_enabled(),
-        backends.mha.get_fastpath_enabled(),
-        torch.get_num_threads(),
-        torch.is_anomaly_enabled(),
-        tuple(map(id, _get_current_function_mode_stack())) if torch._C._len_torch_function_stack() else (),
-        torch._C._len_torch_dispatch_stack(),
-        hooks_around(),
-        [
-            list(map(id, hooks.values()))
-            for hooks in (
-                _module._global_forward_hooks,
-                _module._global_forward_pre_hooks,
-                _module._global_backward_hooks,
-                _module._global_backward_pre_hooks,
-            )
-            if hooks
-        ],
-    )
+    state = [read() for read in _SETTINGS]
+    state.append(hooks_around())
+    if torch._C._len_torch_function_stack():
+        state.append([id(mode) for mode in _get_current_function_mode_stack()])
+    return state
 
 
 class Guards:
@@ -78,7 +71,7 @@ class Guards:
         if _metadata(self._tensors) != self._metadata:
             found.append("the shape, type, device or requires_grad of the model's tensors")
         if torch_state() != self._torch_state:
-            found.append("torch's settings (autocast, default dtype, backends, modes, global hooks)")
+            found.append("torch's settings (autocast, default dtype, backends, modes)")
         return found + self._state.changes()
 
 

@@ -75,6 +75,9 @@ class PythonState:
             self._snapshots.add(Globals(scope, tuple(scope)), module.__name__)  # somebody may patch a function
         self._methods: list[types.FunctionType] = []
         self._snapshots.add(ClassDict(torch.Tensor), "torch.Tensor")
+        for name in ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks"):
+            self._snapshots.add(getattr(torch.nn.modules.module, name), "hooks on all modules")
+        self._snapshots.add(torch.nn.modules.module._global_backward_pre_hooks, "hooks on all modules")
 
     # -- comparing -----------------------------------------------------------------------------
     def unchanged(self) -> bool:

@@ -46,6 +46,7 @@ class Snapshots:
         self._words = Words()
         self._told: list[_Snapshot] = []  # by word
         self._were: Any = None  # the words when everything was as it should be; None before anybody asked
+        self._bytes = b"nobody asked"
         self._loose: list[Iterable[Any]] = []
         self._elements: list[Any] = []
         self._addresses = b""
@@ -55,7 +56,7 @@ class Snapshots:
         mapping = isinstance(container, dict | types.MappingProxyType)
         view: Iterable[Any] = Items(container) if mapping else container
         self._all.append(snapshot := _Snapshot(name, view, list(view)))
-        self._were = None
+        self._were, self._bytes = None, b"something is new"
         words = _words_of(container)
         told = bool(words) and all([self._words.add(item, field) for item, field in words])
         self._told += [snapshot] * (len(self._words) - len(self._told))
@@ -72,10 +73,12 @@ class Snapshots:
     def unchanged(self) -> bool:
         """Whether everything is still what it was."""
         words = self._words.read()
-        if self._were is None or not np.array_equal(words, self._were):
+        if words.tobytes() != self._bytes:
             if not self._same_told(words):
                 return False
-            self._were = words
+            self._were, self._bytes = words, words.tobytes()
+        if not self._loose:
+            return True
         try:
             current = list(chain.from_iterable(self._loose))
         except RuntimeError:  # changed while iterating
