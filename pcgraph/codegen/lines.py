@@ -88,15 +88,21 @@ class Literals:
         return self.constant(value)
 
 
-# Overloads for which the builtin of the same name in `torch` takes the same arguments and is called faster.
-_BUILTIN = (
-    "mm t addmm tanh sigmoid relu transpose bmm native_layer_norm sum convolution native_batch_norm permute unsqueeze "
-    "clone empty_like embedding split cat ones_like sin cos exp neg select stack"
-).split()
-_FAST: dict[Any, Any] = {
-    getattr(getattr(_aten, name), overload): getattr(torch, name)
-    for name in _BUILTIN
+# Operations whose builtin takes the same arguments as the overloads and is called faster.
+_BUILTIN = {
+    "torch": (
+        "mm t addmm tanh sigmoid relu transpose bmm native_layer_norm sum convolution native_batch_norm permute "
+        "unsqueeze clone empty_like embedding split cat ones_like sin cos exp neg select stack where div rsqrt pow "
+        "_softmax _log_softmax _softmax_backward_data _log_softmax_backward_data zeros_like addcmul native_group_norm"
+    ),
+    "torch._C._nn": "linear gelu silu max_pool2d_with_indices avg_pool2d hardtanh leaky_relu",
+}
+_FAST: dict[Any, str] = {
+    getattr(getattr(_aten, name), overload): f"{home}.{name}"
+    for home, names in _BUILTIN.items()
+    for name in names.split()
     for overload in getattr(_aten, name).overloads()
+    if not overload.endswith("out")
 }
 _INFIX = {_aten.add.Tensor: "+", _aten.mul.Tensor: "*", _aten.sub.Tensor: "-"}
 _METHOD = {
@@ -128,11 +134,7 @@ def line_of(node: fx.Node, name_of: Callable[[Any], str | None], out: str | None
                 kwargs.pop(name, None)
         args = [literals.text(arg) for arg in node.args]
         args += [f"{name}={literals.text(value)}" for name, value in kwargs.items()]
-        builtin = _FAST.get(target)
-        if builtin is not None:
-            function = f"torch.{builtin.__name__}"
-        else:
-            function = literals.constant(getattr(target, "_op", target))
+        function = _FAST.get(target) or literals.constant(getattr(target, "_op", target))
         text = f"{function}({', '.join(args)})"
     return Line((out,) if out else (), text, tuple(literals.reads), tuple(literals.constants.items()))
 

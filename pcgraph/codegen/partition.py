@@ -22,7 +22,7 @@ def mutates(node: fx.Node) -> bool:
 
 
 def simplify(graph: fx.Graph) -> None:
-    """Drop aliases, double transposes and dead pure calls. Values and rounding stay as they are."""
+    """Drop aliases, double transposes and dead pure calls, and make one call of two. Values and rounding stay."""
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
@@ -34,9 +34,36 @@ def simplify(graph: fx.Graph) -> None:
             if isinstance(source, fx.Node) and source.target is _aten.t.default:
                 node.replace_all_uses_with(source.args[0])
                 graph.erase_node(node)
+        elif node.target is _aten.view.default:
+            _sum_without_dimensions(node)
+        elif node.target is _aten.addmm.default:
+            _linear(node)
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and not node.users and not mutates(node):
             graph.erase_node(node)
+
+
+def _sum_without_dimensions(node: fx.Node) -> None:
+    """Autograd sums a bias' error with the dimensions kept, and views the result without them."""
+    source: Any = node.args[0]
+    if source.target is not _aten.sum.dim_IntList or len(source.args) != 3 or not source.args[2] or source.kwargs:
+        return
+    value = source.args[0].meta["val"]
+    dimensions = [d % value.dim() for d in source.args[1]]
+    rest = [size for d, size in enumerate(value.shape) if d not in dimensions]
+    if list(node.meta["val"].shape) == rest and value.is_contiguous():
+        node.target, node.args = source.target, (*source.args[:2], False)
+
+
+def _linear(node: fx.Node) -> None:
+    """Torch's linear layer transposes the weight and multiplies; its own call does so faster."""
+    arguments: Any = node.args
+    if len(arguments) != 3 or node.kwargs:
+        return
+    bias, value, weight = arguments
+    transposed = isinstance(weight, fx.Node) and weight.target is _aten.t.default
+    if transposed and "val" in bias.meta and bias.meta["val"].dim() == 1:
+        node.target, node.args = _aten.linear.default, (value, weight.args[0], bias)
 
 
 def names_so_far() -> list[str]:
