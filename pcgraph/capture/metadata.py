@@ -48,6 +48,16 @@ def is_metadata(func: Any) -> bool:
     return result
 
 
+def attribute_set(func: Any) -> str | None:
+    """Which attribute of a tensor a call sets or deletes (``weight.grad = None``)."""
+    return _attribute(func) if getattr(func, "__name__", "") in ("__set__", "__delete__") else None
+
+
+def asks_for_base(func: Any) -> bool:
+    """Whether a call asks if, or of what, a tensor is a view: what stands in for an input does not know."""
+    return func is torch.Tensor._is_view or (getattr(func, "__name__", "") == "__get__" and _attribute(func) == "_base")
+
+
 def flags(func: Any, args: Any, kwargs: Any) -> bool | None:
     """What a call sets ``requires_grad`` of a tensor to, or None if it does not change it."""
     name = getattr(func, "__name__", "")
@@ -76,6 +86,11 @@ def refusal(func: Any, operands: list[torch.Tensor]) -> tuple[str, str] | None:
         return ("the model replaces a tensor's .data while it runs", "assign a new tensor instead")
     elif name in ("set_", "resize_"):
         return (f"the model calls {name}() on a tensor", "make a new tensor instead")
+    elif name == "_make_dual":
+        return (
+            "the model differentiates in forward mode (forward_ad)",
+            "use torch.autograd.grad(..., create_graph=True)",
+        )
     for tensor in operands:
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer) and not isinstance(
             tensor, torch.nn.Parameter

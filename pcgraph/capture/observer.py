@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from ..errors import CaptureError
 from .sources import user_source
@@ -121,3 +121,19 @@ class Observer(TorchDispatchMode):
                     if key is not None:
                         self._before_write(key)
                         self.writes.add(key)
+
+
+def refuse_dispatch_modes(observer: Observer, where: str) -> None:
+    """Refuse a dispatch mode that the model enters: what it does to each call is out of sight.
+
+    Raises:
+        CaptureError: there is one, and it is none of torch's own for checkpoints.
+    """
+    modes = _get_current_dispatch_mode_stack()
+    for mode in modes[modes.index(observer) + 1 :] if observer in modes else ():
+        if type(mode).__module__ != "torch.utils.checkpoint":
+            raise CaptureError(
+                f"the model enters a dispatch mode while it runs ({type(mode).__name__})",
+                where=where,
+                hint="leave it out: what it does to each call cannot be compiled",
+            )

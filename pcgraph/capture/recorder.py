@@ -28,9 +28,17 @@ from ..errors import CaptureError
 from .arguments import collect, to_fx
 from .casts import autocast_device, casts, sequence_number
 from .externals import Externals
-from .metadata import flags, is_metadata, refusal, refuse_fast_path, refuse_multi_grad_hook
+from .metadata import (
+    asks_for_base,
+    attribute_set,
+    flags,
+    is_metadata,
+    refusal,
+    refuse_fast_path,
+    refuse_multi_grad_hook,
+)
 from .mutation import Autocast, CustomFunction, HookedModule, tensors_in
-from .observer import Observer, storage_key
+from .observer import Observer, refuse_dispatch_modes, storage_key
 from .tape import Call, Tape, call_name
 
 
@@ -79,6 +87,7 @@ class Recorder(TorchFunctionMode):
         self._flags: dict[int, tuple[torch.Tensor, bool]] = {}
         self._unroll, self._aten = unroll, aten
         self._profile: Any = None
+        self._dispatch_modes = 0
         self._attach: Callable[[Any], None] | None = None
 
     # -- the mode ----------------------------------------------------------------------------
@@ -87,6 +96,8 @@ class Recorder(TorchFunctionMode):
         if self.observer.inside:
             return func(*args, **kwargs)
         if is_metadata(func) and not (func is torch.Tensor.type and (len(args) > 1 or kwargs)):
+            if asks_for_base(func):
+                args = (self._asked(args[0]), *args[1:])
             self.observer.inside = True
             try:
                 return func(*args, **kwargs)
@@ -114,12 +125,17 @@ class Recorder(TorchFunctionMode):
         if wanted is not None:
             self._flag(args[0], wanted)
             return args[0] if func is torch.Tensor.requires_grad_ else None  # a setter returns nothing
+        attribute = attribute_set(func)
+        if attribute is not None and attribute not in _COMPUTED:
+            self.tape.look(f"a tensor's .{attribute} is set")
         operands: list[torch.Tensor] = []
         collect(args, operands)
         collect(kwargs, operands)
         aten = isinstance(func, torch._ops.OpOverload)
         if not aten and self._is_open(func, args, kwargs, operands):
             return self._run_open(func, args, kwargs)
+        if torch._C._len_torch_dispatch_stack() != self._dispatch_modes:
+            refuse_dispatch_modes(self.observer, self.tape.where())
         message = refusal(func, operands)
         if message is not None:
             raise CaptureError(message[0], where=self.tape.where(), hint=message[1])
@@ -192,6 +208,14 @@ class Recorder(TorchFunctionMode):
         learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors_in(args))
         with torch.set_grad_enabled(learns), self.tape.regions.inside(keeps_random_state):
             return function(*args)
+
+    def _asked(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The caller's own tensor behind an input, of which something is asked that no signature says."""
+        index = self.externals.input_index(tensor)
+        if index is None:
+            return tensor
+        self.tape.look("the model asks whether an input is a view")
+        return self.externals.callers[index]
 
     def _hold(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Remember a tensor whose gradient somebody asks for; of one from outside it is the engine's business."""
@@ -313,6 +337,7 @@ class Recorder(TorchFunctionMode):
         BackwardHook._apply_on_tensors = around_module  # type: ignore[method-assign]
         try:
             with self, self.observer, self.tape.regions.watching():
+                self._dispatch_modes = torch._C._len_torch_dispatch_stack()
                 yield
             self.tape.settle()
         except RuntimeError as error:
@@ -338,6 +363,7 @@ def _split(tensor: torch.Tensor, places: Any = None, *args: Any, **kwargs: Any) 
 
 
 _REWRITTEN: dict[Any, Callable[..., Any]] = {torch.tensor_split: _split, torch.Tensor.tensor_split: _split}
+_COMPUTED = {"real", "imag", "data"}  # attributes that are set by a call that is recorded, or refused
 _DYNAMIC_INSIDE = {"ctc_loss"}  # what depends on data in their shapes never leaves them
 _ASKS_FOR_GRADIENT = {torch.Tensor.register_hook, torch.Tensor.retain_grad}
 _APPLY_ON_TENSORS = BackwardHook._apply_on_tensors

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import pcgraph
@@ -147,6 +149,38 @@ def test_a_parameter_is_marked() -> None:
     same_story(body, steps)
 
 
+def clears(net: Net, x: Tensor) -> Tensor:
+    for parameter in net.parameters():
+        parameter.grad = None
+    return net.a(x)
+
+
+def presets(net: Net, x: Tensor) -> Tensor:
+    net.b.weight.grad = torch.ones(4, 4) * x[0, 0]
+    return net.a(x) @ net.b.weight
+
+
+@pytest.mark.parametrize("body", [clears, presets])
+def test_gradients_are_set_inside(body: Any) -> None:
+    def script(net: Any, model: Net) -> Iterator[Any]:
+        for seed in range(4):
+            net(data(seed)).square().sum().backward()
+            yield [p.grad for p in model.parameters()]
+
+    same_story(body, script)
+
+
+def test_whether_an_argument_is_a_view() -> None:
+    def body(net: Net, x: Tensor) -> Tensor:
+        return net.a(x) * (2 if x._is_view() else 1) * (3 if x._base is not None else 1)
+
+    def script(net: Any, model: Net) -> Iterator[Any]:
+        for x in (data(0), data(1, 6, 4)[:3], data(2), data(3, 6, 4)[:3]):
+            yield learn(net, model, x)
+
+    same_story(body, script)
+
+
 # -- attributes on what is returned ------------------------------------------------------------------------
 def test_attributes_of_returned_tensors() -> None:
     def plain(net: Net, x: Tensor) -> Tensor:
@@ -265,6 +299,36 @@ def test_what_cannot_be_undone_is_done_once_more_and_told() -> None:
     assert len(counts) == 1
 
 
+# -- states that hang on the call before -------------------------------------------------------------------
+def detached_later(net: Net, x: Tensor) -> Tensor:
+    """Truncated backpropagation through time: the state is kept as it is, and detached where it is used."""
+    h = net.a(x)
+    before = 0 if net.previous is None else net.previous.detach() * 0.9
+    net.previous = before + h.mean(0)
+    net.memory = h * 0.1 + net.memory.detach()
+    return net.b(h - net.previous) * net.memory
+
+
+def test_a_state_that_is_detached_where_it_is_used() -> None:
+    same_story(detached_later, steps)
+
+
+def test_an_argument_with_a_history_that_is_not_used() -> None:
+    def script(net: Any, model: Net) -> Iterator[Any]:
+        hidden = data(0)
+        for seed in range(3):
+            model.zero_grad()
+            y, hidden = net(data(seed), hidden)
+            y.square().sum().backward()
+            yield [y, hidden, [p.grad for p in model.parameters()]]
+
+    def body(net: Net, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        h = net.a(x) + hidden.detach()
+        return net.b(h), h
+
+    same_story(body, script)
+
+
 # -- hooks on autograd's own graph -------------------------------------------------------------------------
 def hooks_function(net: Net, x: Tensor) -> Tensor:
     h = net.a(x).tanh()
@@ -305,6 +369,22 @@ def writes_real(net: Net, x: Tensor) -> Tensor:
     return z.abs()
 
 
+class Doubling(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {})) * 2
+
+
+def enters_mode(net: Net, x: Tensor) -> Tensor:
+    with Doubling():
+        return x * net.a.bias
+
+
+def goes_forward(net: Net, x: Tensor) -> Tensor:
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, x * 2)
+        return forward_ad.unpack_dual(net.a(dual).sin()).tangent  # type: ignore[no-any-return]
+
+
 def takes_branch(net: Net, x: Tensor) -> Tensor:
     result: Tensor = torch.cond(x.sum() > 0, lambda h: net.a(h).sin(), lambda h: net.b(h).cos(), (x,))
     return result
@@ -320,6 +400,8 @@ def takes_branch(net: Net, x: Tensor) -> Tensor:
         (reshapes_buffer, "changes the shape"),
         (writes_out, "several tensors at once"),
         (writes_real, "view of another dtype"),
+        (enters_mode, "dispatch mode"),
+        (goes_forward, "forward mode"),
         (takes_branch, "higher-order operator cond"),
     ],
 )
