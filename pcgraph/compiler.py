@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from .capture import Captured, capture, lower
+from .capture import Captured, Unrepeatable, capture, lower
 from .codegen import Program
 from .codegen.kinds import operation_key
 from .codegen.precision import settings
@@ -86,7 +86,7 @@ class _Capture:
 
     def holds(self, inputs: Sequence[torch.Tensor]) -> bool:
         """Whether the guards hold."""
-        return self.captured.guards.hold(inputs)
+        return not any(map(self.captured.holds, inputs)) and self.captured.guards.hold(inputs)
 
 
 def _front(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], network: PCNetwork) -> _Capture:
@@ -106,7 +106,12 @@ def _stages(
     clock: _Clock,
 ) -> _Capture:
     aten = options.get("aten", False)
-    captured = capture(module, args, kwargs, unroll=options["unroll"], aten=aten)
+    try:
+        captured = capture(module, args, kwargs, unroll=options["unroll"], aten=aten)
+    except Unrepeatable:
+        options["aten"] = True
+        raise
+    aten = options["aten"] = captured.aten  # a model that differentiates once will do so again
     clock.lap("capture")
     program = _program(lower(captured), clock)
     if program.hides and not aten:

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from ..errors import CaptureError
+from .sources import user_source
 
 
 def collect(value: Any, into: list[torch.Tensor]) -> None:
@@ -57,7 +58,11 @@ def position(args: Any, kwargs: Any, node: fx.Node) -> int | str:
     for key, value in kwargs.items():
         if value is node:
             return str(key)
-    raise CaptureError("an in-place operation writes a tensor inside a list, which pcgraph cannot follow")
+    raise CaptureError(
+        "a call writes to several tensors at once (out=(...), or a list), which pcgraph cannot follow",
+        where=str(user_source()),
+        hint="let it return new tensors: values, places = torch.topk(x, k); or write to one after the other",
+    )
 
 
 def replaced(args: Any, kwargs: Any, position: int | str, node: fx.Node) -> tuple[Any, Any]:

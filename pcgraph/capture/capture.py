@@ -7,7 +7,6 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,14 +17,15 @@ from torch.utils._device import DeviceContext
 from torch.utils._pytree import tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from ..errors import CaptureError
+from .again import Before
 from .captured import Captured, Kept, OutputSpec
 from .externals import Externals, names_of
 from .guards import Guards
 from .lazy import materialise
-from .leaks import kept_tensors, open_dataclasses, refuse_kept_leaves, refuse_reseeding, stale_values
-from .mutation import dense_copy
+from .leaks import kept_tensors, open_dataclasses, refuse_effects, refuse_kept_leaves, stale_values
 from .observer import storage_key
 from .opened import opened
+from .presented import Presented
 from .pystate import PythonState
 from .questions import Questions
 from .recorder import Again, Recorder
@@ -60,16 +60,14 @@ def capture(
     kwargs = dict(kwargs or {})
     leaves, spec = tree_flatten((tuple(args), kwargs))
     materialise(model, args, kwargs)
+    if aten:
+        return _run(model, tuple(args), kwargs, leaves, spec, unroll, True, PythonState())
+    before, state = Before(model), PythonState()
     try:
-        return _run(model, tuple(args), kwargs, leaves, spec, unroll, aten)
+        return _run(model, tuple(args), kwargs, leaves, spec, unroll, False, state)
     except Again as again:
-        woken: tuple[int, ...] = ()
-        if again.wake is not None:  # as the model would have it: the caller's own tensor, from now on
-            tensors = list({id(leaf): leaf for leaf in leaves if isinstance(leaf, torch.Tensor)}.values())
-            tensors[again.wake].requires_grad_()
-            woken = (again.wake,)
-        captured = capture(model, args, kwargs, unroll=unroll, aten=aten or again.aten)
-        return replace(captured, woken=captured.woken + woken)
+        before.restore(state, again.where)
+    return _run(model, tuple(args), kwargs, leaves, spec, unroll, True, PythonState())
 
 
 def _run(
@@ -80,25 +78,33 @@ def _run(
     spec: Any,
     unroll: bool,
     aten: bool,
+    state: PythonState,
+) -> Captured:
+    state.read(model, "")
+    presented = Presented(leaves, state.knows)
+    try:
+        return _record(model, args, kwargs, leaves, spec, unroll, aten, state, presented)
+    finally:
+        presented.restore()
+
+
+def _record(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    leaves: list[Any],
+    spec: Any,
+    unroll: bool,
+    aten: bool,
+    state: PythonState,
+    presented: Presented,
 ) -> Captured:
     names = _input_names(model, args, kwargs)
-    inputs: list[torch.Tensor] = []
-    standing: dict[int, torch.Tensor] = {}  # one stand-in per tensor object, so that aliases stay aliases
-    run_leaves = []
-    for leaf in leaves:
-        if isinstance(leaf, torch.Tensor):
-            if id(leaf) not in standing:
-                standing[id(leaf)] = _stand_in(leaf)
-                inputs.append(standing[id(leaf)])
-            run_leaves.append(standing[id(leaf)])
-        else:
-            run_leaves.append(leaf)
+    run_leaves = list(map(presented.of, leaves))
     tensor_names = _unique_names(leaves, names)
     graph = fx.Graph()
-    externals = Externals(names_of(model), tensor_names, inputs)
+    externals = Externals(names_of(model), tensor_names, presented)
     recorder = Recorder(externals, graph, UNROLLED if unroll else {}, aten)
-    state = PythonState()
-    state.read(model, "")
     _refuse_old_hooks(model)
     modes = [mode for mode in _get_current_function_mode_stack() if not isinstance(mode, DeviceContext)]
     if modes:
@@ -113,11 +119,17 @@ def _run(
             hint="call it outside of them",
         )
     run_args, run_kwargs = tree_unflatten(run_leaves, spec)
-    references = {id(tensor): sys.getrefcount(tensor) for tensor in inputs}
+    stand_ins = presented.stand_ins()
+    references = {id(tensor): sys.getrefcount(tensor) for tensor in stand_ins}
+    bare = [tensor for tensor in (*model.parameters(), *model.buffers()) if not vars(tensor)]
     paths = {id(module): name for name, module in model.named_modules()}
-    with _undisturbed(externals), recorder.active(paths), state.watching():
-        returned = [model(*run_args, **run_kwargs)]
-    refuse_reseeding(state)
+    try:
+        with _undisturbed(externals), recorder.active(paths), state.watching():
+            returned = [model(*run_args, **run_kwargs)]
+    except Again:
+        recorder.unflag()
+        raise
+    refuse_effects(state)
     open_dataclasses(returned)
     returned.append(opened(returned.pop(), state.knows))
     refuse_kept_leaves(recorder, returned, references)
@@ -134,8 +146,16 @@ def _run(
     once += state.reasons
     once += [f"the model keeps a tensor that needs a gradient ({k.where})" for k in held]
     recorder.tape.values.clear()
-    own = {storage_key(t) for t in owned} - {None}
-    once += ["an argument shares memory with the model" for t in inputs if storage_key(t) in own][:1]
+    own = frozenset({storage_key(t) for t in owned} - {None})
+
+    def holds(tensor: torch.Tensor) -> bool:
+        return state.knows(tensor) or storage_key(tensor) in own
+
+    once += ["an argument is the model's, or shares memory with it" for t in presented.callers if holds(t)][:1]
+    once += ["the run puts attributes on an argument"] if presented.marked() else []
+    once += ["the run puts attributes on a parameter or buffer" for tensor in bare if vars(tensor)][:1]
+    once += ["the run changes requires_grad of a tensor"] if recorder.flagged() else []
+    presented.hand_back(model)
     once += [f"the run changes {what or 'the model'}" for what in state.changes()]
     once += [f"reads a tensor that pcgraph cannot name ({where})" for where in externals.unnamed]
     once += [
@@ -154,20 +174,10 @@ def _run(
         guards,
         tuple(dict.fromkeys(once)),
         stale,
+        tuple(recorder.woken),
+        aten,
+        holds,
     )
-
-
-def _stand_in(tensor: torch.Tensor) -> torch.Tensor:
-    """What the run sees of an input: the same memory on a tape of its own; a leaf if and only if the input is one."""
-    alias = tensor.detach().requires_grad_(tensor.requires_grad)
-    vars(alias).update(vars(tensor))  # what the user has put on it
-    if tensor.is_leaf or tensor.layout is not torch.strided:
-        return alias
-    overlapping = any(s == 0 and n > 1 for s, n in zip(tensor.stride(), tensor.shape, strict=True))
-    if not overlapping:
-        alias = dense_copy(alias)
-        vars(alias).update(vars(tensor))
-    return alias
 
 
 def comparable(leaf: Any) -> bool:
@@ -184,12 +194,17 @@ def _finish(
     tensors: list[fx.Node] = []
     returned = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     described: list[tuple[int | None, Any]] = []
+    attributes: dict[int, dict[str, Any]] = {}
     for leaf in leaves:
         if isinstance(leaf, torch.Tensor):
             node = recorder.tape.node(leaf, "the model's return value")
             if node not in tensors:  # a tensor that is returned twice is one output: its errors add up in the engine
                 tensors.append(node)
             described.append((tensors.index(node), None))
+            if vars(leaf) and id(leaf) not in recorder.externals.objects:  # those have theirs already
+                attributes[tensors.index(node)] = dict(vars(leaf))
+                if not all(comparable(v) or isinstance(v, enum.Enum) for v in vars(leaf).values()):
+                    recorder.tape.look("a returned tensor has attributes which are made anew each time")
         else:
             described.append((None, leaf))
             if not (comparable(leaf) or isinstance(leaf, enum.Enum)):  # its tensors are found as kept ones
@@ -211,7 +226,7 @@ def _finish(
         held.append(Kept(tensor, index, external.input_index if external else None, retain, where))
     graph.output(tuple(tensors))
     left = [*returned, *(k.tensor for k in held), *recorder.tape.changed.values()]
-    return OutputSpec(tree, tuple(described)), tuple(held), changed, left
+    return OutputSpec(tree, tuple(described), attributes), tuple(held), changed, left
 
 
 def _questions(graph: fx.Graph, recorder: Recorder) -> tuple[Questions | None, list[str]]:

@@ -23,19 +23,23 @@ class OutputSpec:
     Attributes:
         tree: pytree structure of the return value.
         leaves: per leaf, either the index of an output tensor or a constant, as ``(index, None)`` / ``(None, value)``.
+        attributes: what the model has put on its output tensors, by their index.
     """
 
     tree: TreeSpec
     leaves: tuple[tuple[int | None, Any], ...]
+    attributes: Mapping[int, Mapping[str, Any]]
 
     @cached_property
     def rebuild(self) -> Callable[[Sequence[Any]], Any]:
         """Output tensors -> return value, made anew."""
-        if self.tree.is_leaf() and self.leaves[0][0] is not None:
+        if self.tree.is_leaf() and self.leaves[0][0] is not None and not self.attributes:
             return lambda outputs: outputs[0]
         finish = closed if _opens(self.tree) else (lambda value: value)
 
         def rebuild(outputs: Sequence[Any]) -> Any:
+            for index, attributes in self.attributes.items():
+                vars(outputs[index]).update(attributes)
             leaves = [constant if index is None else outputs[index] for index, constant in self.leaves]
             return finish(tree_unflatten(leaves, self.tree))
 
@@ -81,6 +85,8 @@ class Captured:
         guards: the conditions under which the graph may be used again.
         stale: autograd's complaint about a value that is written after learning has come to need it, or None.
         woken: inputs that the model makes require a gradient.
+        aten: ATen calls were recorded instead of torch's.
+        holds: whether a tensor is the model's, or lies in its memory: a graph is right for arguments that do not.
         once: why the graph may be valid for this call only; empty if the guards cover everything.
     """
 
@@ -94,6 +100,8 @@ class Captured:
     once: tuple[str, ...]
     stale: str | None = None
     woken: tuple[int, ...] = ()
+    aten: bool = False
+    holds: Callable[[torch.Tensor], bool] = lambda tensor: False
 
     def graph_module(self) -> fx.GraphModule:
         """An executable `torch.fx.GraphModule` of the graph (inputs in the order of its placeholders)."""

@@ -12,6 +12,8 @@ from ..errors import CaptureError
 from ..graph.vertex import Role, TensorSpec
 from .casts import sequence_number
 from .observer import storage_key
+from .presented import Presented
+from .sources import user_source
 
 
 class Named(NamedTuple):
@@ -46,14 +48,23 @@ class Externals:
     Args:
         names: parameters, buffers and tensor attributes of the model, by `id`.
         input_names: names of the call's tensor inputs.
-        inputs: the tensors standing in for the inputs during the run.
+        presented: what the run sees of the inputs.
+
+    Attributes:
+        callers: the call's tensor inputs themselves.
+        admitted: what the graph reads, by node.
+        objects: the ids of these; the recorder keeps them alive.
+        unnamed: where tensors without a name were read.
     """
 
-    def __init__(self, names: dict[int, Named], input_names: list[str], inputs: list[torch.Tensor]) -> None:
+    def __init__(self, names: dict[int, Named], input_names: list[str], presented: Presented) -> None:
         self._names = names
-        self._inputs = {id(tensor): (index, input_names[index]) for index, tensor in enumerate(inputs)}
+        self._inputs = {id(tensor): (index, input_names[index]) for index, tensor in enumerate(presented.seen)}
+        self.callers = presented.callers
+        self._stand_ins = {id(tensor) for tensor in presented.stand_ins()}
+        self._lasting = {storage_key(tensor) for tensor in presented.lasting()}
         self.admitted: dict[str, External] = {}
-        self.objects: set[int] = set()  # their ids; the recorder keeps them alive
+        self.objects: set[int] = set()
         self.unnamed: list[str] = []
         self._watched: dict[int, torch.UntypedStorage] = {}
         self._saved: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
@@ -74,7 +85,7 @@ class Externals:
             named = self._names.get(id(tensor))
             held = tensor
             if named is not None:
-                path, role = named
+                path, role = named.path, Role.PARAMETER if tensor.requires_grad else named.role
             else:
                 path, role = self._unknown(tensor, where)
         node = self._insert(graph, path, role)
@@ -92,6 +103,10 @@ class Externals:
     def input_index(self, tensor: torch.Tensor) -> int | None:
         """Which of the call's tensor inputs a tensor stands for."""
         return self._inputs.get(id(tensor), (None, ""))[0]
+
+    def is_itself(self, external: External, tensor: torch.Tensor) -> bool:
+        """Whether the run sees an outside tensor itself, no stand-in for an input."""
+        return external.input_index is None or id(tensor) not in self._stand_ins
 
     def _unknown(self, tensor: torch.Tensor, where: str) -> tuple[str, Role]:
         if tensor.grad_fn is not None and tensor.grad_fn._sequence_nr() >= self._first_sequence:
@@ -115,10 +130,33 @@ class Externals:
         return node
 
     def before_write(self, key: int) -> None:
-        """Keep a copy of outside memory that is about to be written."""
+        """Keep a copy of outside memory that is about to be written.
+
+        Raises:
+            CaptureError: the write could not be undone.
+        """
+        if key in self._lasting and torch.is_grad_enabled():
+            raise CaptureError(
+                "the model writes in place to an argument that it also keeps, and that has a history of its own",
+                where=str(user_source()),
+                hint="clone() it before writing",
+            )
         storage = self._watched.get(key)
         if storage is not None and key not in self._saved:
             self._saved[key] = (storage, storage.clone())
+
+    def before_reshaping(self, tensor: torch.Tensor) -> None:
+        """Refuse to give an outside tensor another shape: only the captured call would do it.
+
+        Raises:
+            CaptureError: the tensor existed before the run.
+        """
+        if id(tensor) in self.objects or id(tensor) in self._inputs or id(tensor) in self._names:
+            raise CaptureError(
+                "the model changes the shape of an argument, a parameter or a buffer in place",
+                where=str(user_source()),
+                hint="use the operation that returns a new tensor: x.unsqueeze(0) for x.unsqueeze_(0)",
+            )
 
     def restore(self) -> None:
         """Put back everything that the run wrote into memory from outside (version counters stay as they are)."""

@@ -14,16 +14,25 @@ from torch.utils._pytree import register_dataclass, tree_flatten
 
 from ..errors import CaptureError
 from .opened import Opened
+from .purity import HOOKS
 from .pystate import PythonState
 from .recorder import Recorder
 
 
-def refuse_reseeding(state: PythonState) -> None:
+def refuse_effects(state: PythonState) -> None:
     """Raise for an effect that a compiled program could not repeat.
 
     Raises:
-        CaptureError: random numbers were reseeded, or a global setting of torch's changed.
+        CaptureError: random numbers were reseeded, a global setting of torch's changed, or a node of the run's own
+            autograd graph was hooked.
     """
+    for reason in state.reasons:
+        if reason.startswith(f"calls {HOOKS}"):
+            raise CaptureError(
+                f"the model {reason.partition(' (')[0]} inside forward: a compiled network has no such node",
+                where=reason.partition(" (")[2].rstrip(")"),
+                hint="tensor.register_hook() sees the same gradient",
+            )
     if state.changed_settings is not None:
         raise CaptureError(
             f"the model changes a global setting of torch while it runs ({state.changed_settings})",

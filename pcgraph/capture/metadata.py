@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -47,18 +48,30 @@ def is_metadata(func: Any) -> bool:
     return result
 
 
-def wakes(func: Any, args: Any, kwargs: Any) -> bool:
-    """Whether a call makes a tensor require a gradient that did not."""
+def attribute_set(func: Any) -> str | None:
+    """Which attribute of a tensor a call sets or deletes (``weight.grad = None``)."""
+    return _attribute(func) if getattr(func, "__name__", "") in ("__set__", "__delete__") else None
+
+
+def asks_for_base(func: Any) -> bool:
+    """Whether a call asks if, or of what, a tensor is a view: what stands in for an input does not know."""
+    return func is torch.Tensor._is_view or (getattr(func, "__name__", "") == "__get__" and _attribute(func) == "_base")
+
+
+def flags(func: Any, args: Any, kwargs: Any) -> bool | None:
+    """What a call sets ``requires_grad`` of a tensor to, or None if it does not change it."""
     name = getattr(func, "__name__", "")
     if name == "requires_grad_":
         wanted = kwargs.get("requires_grad", args[1] if len(args) > 1 else True)
     elif name == "__set__" and _attribute(func) == "requires_grad":
         wanted = args[1]
     else:
-        return False
+        return None
     if torch._C._functorch.is_functorch_wrapped_tensor(args[0]):
-        return False
-    return bool(wanted) and not args[0].requires_grad
+        return None
+    if bool(wanted) == args[0].requires_grad or not (args[0].is_leaf):  # torch has its say on what is no leaf
+        return None
+    return bool(wanted)
 
 
 def refusal(func: Any, operands: list[torch.Tensor]) -> tuple[str, str] | None:
@@ -73,6 +86,11 @@ def refusal(func: Any, operands: list[torch.Tensor]) -> tuple[str, str] | None:
         return ("the model replaces a tensor's .data while it runs", "assign a new tensor instead")
     elif name in ("set_", "resize_"):
         return (f"the model calls {name}() on a tensor", "make a new tensor instead")
+    elif name == "_make_dual":
+        return (
+            "the model differentiates in forward mode (forward_ad)",
+            "use torch.autograd.grad(..., create_graph=True)",
+        )
     for tensor in operands:
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer) and not isinstance(
             tensor, torch.nn.Parameter
@@ -103,3 +121,25 @@ def refuse_fast_path(module: torch.nn.Module, args: Any) -> None:
             f"a frozen {type(module).__name__} in eval mode runs by torch's fused fast path, which cannot be captured",
             hint="torch.backends.mha.set_fastpath_enabled(False) makes it run like a trained one; or call it outside",
         )
+
+
+def refuse_multi_grad_hook(where: str) -> None:
+    """Refuse a hook that waits for the gradients of several tensors: it asks the engine which nodes are to run.
+
+    Raises:
+        CaptureError: this is called, some frames above, by torch's function for that.
+    """
+    frame = sys._getframe(1)
+    for _ in range(_FRAMES):
+        if frame.f_code.co_name == "register_multi_grad_hook" and frame.f_locals.get("mode") == "all":
+            raise CaptureError(
+                "the model calls register_multi_grad_hook() inside forward, which looks for nodes of autograd's graph",
+                where=where,
+                hint="register a hook on each tensor, or return the tensors and register it outside",
+            )
+        if frame.f_back is None:
+            return
+        frame = frame.f_back
+
+
+_FRAMES = 8

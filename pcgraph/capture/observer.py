@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from ..errors import CaptureError
 from .sources import user_source
@@ -35,6 +35,7 @@ class Observer(TorchDispatchMode):
 
     Args:
         before_write: called with the key of a storage just before it is written.
+        before_reshaping: called with a tensor just before its shape is changed in place.
         on_call: runs and records an ATen call that belongs to no recorded call.
 
     Attributes:
@@ -48,10 +49,15 @@ class Observer(TorchDispatchMode):
         view_changed: a tensor's shape was changed in place (``squeeze_``).
     """
 
-    def __init__(self, before_write: Callable[[int], None], on_call: Callable[[Any, Any, Any], Any]) -> None:
+    def __init__(
+        self,
+        before_write: Callable[[int], None],
+        before_reshaping: Callable[[torch.Tensor], None],
+        on_call: Callable[[Any, Any, Any], Any],
+    ) -> None:
         super().__init__()
         self.supports_higher_order_operators = True  # to refuse them by name
-        self._before_write, self._on_call = before_write, on_call
+        self._before_write, self._before_reshaping, self._on_call = before_write, before_reshaping, on_call
         self.inside = False
         self.refused: CaptureError | None = None
         self.begin()
@@ -65,6 +71,7 @@ class Observer(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if isinstance(func, torch._ops.HigherOrderOperator):
+            # torch.cond is no Python if: parameters of the branch not taken get gradients of zeros instead of None.
             raise CaptureError(
                 f"the model calls the higher-order operator {func.name()}",
                 where=str(user_source()),
@@ -90,6 +97,7 @@ class Observer(TorchDispatchMode):
             if torch.Tag.dynamic_output_shape in tags and not _by_position(func, args):
                 self.dynamic = True
             if torch.Tag.inplace_view in tags:
+                self._before_reshaping(args[0])
                 self.view_changed = True
         schema = func._schema
         if schema.is_mutable:
@@ -113,3 +121,19 @@ class Observer(TorchDispatchMode):
                     if key is not None:
                         self._before_write(key)
                         self.writes.add(key)
+
+
+def refuse_dispatch_modes(observer: Observer, where: str) -> None:
+    """Refuse a dispatch mode that the model enters: what it does to each call is out of sight.
+
+    Raises:
+        CaptureError: there is one, and it is none of torch's own for checkpoints.
+    """
+    modes = _get_current_dispatch_mode_stack()
+    for mode in modes[modes.index(observer) + 1 :] if observer in modes else ():
+        if type(mode).__module__ != "torch.utils.checkpoint":
+            raise CaptureError(
+                f"the model enters a dispatch mode while it runs ({type(mode).__name__})",
+                where=where,
+                hint="leave it out: what it does to each call cannot be compiled",
+            )

@@ -68,6 +68,10 @@ def impure_call(function: Any) -> str | None:
         if module.split(".")[0] == "torch" or module in _PURE_MODULES or (not module and owner is None):
             return None
         return f"{module}.{name}()"
+    if name.rpartition(".")[2] in _HOOKING and isinstance(owner, torch.autograd.graph.Node):
+        if owner.name() == "torch::autograd::AccumulateGrad":  # a parameter's own, which a network uses as well
+            return f"{name}()"
+        return f"{HOOKS} {name.rpartition('.')[2]}()"
     cls = owner if isinstance(owner, type) else type(owner)
     if issubclass(cls, torch.Generator):
         return f"torch.Generator.{getattr(function, '__name__', '')}()"
@@ -83,6 +87,8 @@ def impure_call(function: Any) -> str | None:
     return f"{cls.__module__}.{name}()"
 
 
+HOOKS = "a gradient function's"  # how `impure_call` names a hook on a node of autograd's graph
+_HOOKING = {"register_hook", "register_prehook", "_register_hook_dict"}
 _ENVIRONMENT = {"_Environ.__getitem__", "_Environ.__iter__", "getenv"}
 _QUIET = ("linecache.py", "warnings.py", "traceback.py", "inspect.py", "tokenize.py")
 

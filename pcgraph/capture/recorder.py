@@ -28,23 +28,30 @@ from ..errors import CaptureError
 from .arguments import collect, to_fx
 from .casts import autocast_device, casts, sequence_number
 from .externals import Externals
-from .metadata import is_metadata, refusal, refuse_fast_path, wakes
+from .metadata import (
+    asks_for_base,
+    attribute_set,
+    flags,
+    is_metadata,
+    refusal,
+    refuse_fast_path,
+    refuse_multi_grad_hook,
+)
 from .mutation import Autocast, CustomFunction, HookedModule, tensors_in
-from .observer import Observer, storage_key
+from .observer import Observer, refuse_dispatch_modes, storage_key
 from .tape import Call, Tape, call_name
 
 
 class Again(BaseException):  # not for the model to catch
-    """The run has to be made again, in another way.
+    """The model differentiates, and has to run again: what autograd saves inside of torch's calls must be seen.
 
     Attributes:
-        wake: the model wants a gradient of this input, which does not require one.
-        aten: the model differentiates: what autograd saves inside of torch's calls must be seen.
+        where: the line that asks for it.
     """
 
-    def __init__(self, wake: int | None = None, aten: bool = False) -> None:
-        super().__init__()
-        self.wake, self.aten = wake, aten
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
 
 
 class Recorder(TorchFunctionMode):
@@ -59,6 +66,7 @@ class Recorder(TorchFunctionMode):
     Attributes:
         tape: what was recorded.
         wrote: some call wrote to an operand in place.
+        woken: inputs that the model made require a gradient.
         held: values that got hooks, or whose gradient is to be retained, with the names of the calls.
     """
 
@@ -71,12 +79,15 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.externals = externals
-        self.observer = Observer(externals.before_write, self.call)
+        self.observer = Observer(externals.before_write, externals.before_reshaping, self.call)
         self.tape = Tape(graph, externals, self.observer)
         self.held: dict[int, tuple[torch.Tensor, list[str]]] = {}
         self.wrote = False
+        self.woken: list[int] = []
+        self._flags: dict[int, tuple[torch.Tensor, bool]] = {}
         self._unroll, self._aten = unroll, aten
         self._profile: Any = None
+        self._dispatch_modes = 0
         self._attach: Callable[[Any], None] | None = None
 
     # -- the mode ----------------------------------------------------------------------------
@@ -85,6 +96,8 @@ class Recorder(TorchFunctionMode):
         if self.observer.inside:
             return func(*args, **kwargs)
         if is_metadata(func) and not (func is torch.Tensor.type and (len(args) > 1 or kwargs)):
+            if asks_for_base(func):
+                args = (self._asked(args[0]), *args[1:])
             self.observer.inside = True
             try:
                 return func(*args, **kwargs)
@@ -94,7 +107,7 @@ class Recorder(TorchFunctionMode):
         profile = self._profile = sys.getprofile()
         sys.setprofile(None)
         try:
-            replacement = self._unroll.get(func)
+            replacement = self._unroll.get(func) or _REWRITTEN.get(func)
             if replacement is not None:
                 with self:
                     result = replacement(*args, **kwargs)
@@ -108,15 +121,21 @@ class Recorder(TorchFunctionMode):
         """Run one call for real and record it."""
         if func in _ASKS_FOR_GRADIENT and args[0].requires_grad:
             return self._hold(func, args, kwargs)
-        if wakes(func, args, kwargs):
-            self._wake(args[0])
+        wanted = flags(func, args, kwargs)
+        if wanted is not None:
+            self._flag(args[0], wanted)
             return args[0] if func is torch.Tensor.requires_grad_ else None  # a setter returns nothing
+        attribute = attribute_set(func)
+        if attribute is not None and attribute not in _COMPUTED:
+            self.tape.look(f"a tensor's .{attribute} is set")
         operands: list[torch.Tensor] = []
         collect(args, operands)
         collect(kwargs, operands)
         aten = isinstance(func, torch._ops.OpOverload)
         if not aten and self._is_open(func, args, kwargs, operands):
             return self._run_open(func, args, kwargs)
+        if torch._C._len_torch_dispatch_stack() != self._dispatch_modes:
+            refuse_dispatch_modes(self.observer, self.tape.where())
         message = refusal(func, operands)
         if message is not None:
             raise CaptureError(message[0], where=self.tape.where(), hint=message[1])
@@ -170,7 +189,7 @@ class Recorder(TorchFunctionMode):
         if isinstance(func, CustomFunction):
             return False
         if func is torch.autograd.grad and not self._aten:
-            raise Again(aten=True)
+            raise Again(self.tape.where())
         if self._aten or any(map(torch._C._functorch.is_functorch_wrapped_tensor, operands)):
             return True
         # Parameters hidden in a callable argument would get no gradient.
@@ -190,32 +209,75 @@ class Recorder(TorchFunctionMode):
         with torch.set_grad_enabled(learns), self.tape.regions.inside(keeps_random_state):
             return function(*args)
 
+    def _asked(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The caller's own tensor behind an input, of which something is asked that no signature says."""
+        index = self.externals.input_index(tensor)
+        if index is None:
+            return tensor
+        self.tape.look("the model asks whether an input is a view")
+        return self.externals.callers[index]
+
     def _hold(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Remember a tensor whose gradient somebody asks for; a parameter's is the engine's business, as always."""
+        """Remember a tensor whose gradient somebody asks for; of one from outside it is the engine's business."""
         tensor, tape = args[0], self.tape
+        refuse_multi_grad_hook(tape.where())
         tape.look(f"{call_name(func)}() is called on a tensor")
         node = tape.node(tensor, call_name(func))
         external = self.externals.admitted.get(node.name)
-        if external is not None and external.input_index is None:
+        if external is not None and self.externals.is_itself(external, tensor):
             return func(*args, **kwargs)
         self.held.setdefault(id(tensor), (tensor, []))[1].append(call_name(func))
         return None if func is torch.Tensor.retain_grad else func(*args, **kwargs)
 
-    def _wake(self, tensor: torch.Tensor) -> None:
-        """The model makes a tensor require a gradient."""
-        if self.tape.values.knows(tensor) and id(tensor) not in self.externals.objects:
-            self.observer.inside = True
-            self.tape.make_leaf(tensor)
+    def _flag(self, tensor: torch.Tensor, wanted: bool) -> None:
+        """The model sets ``requires_grad`` of a tensor to something else."""
+        tape = self.tape
+        self.observer.inside = True
+        try:
+            if tape.values.knows(tensor) and id(tensor) not in self.externals.objects:
+                if wanted:
+                    tape.make_leaf(tensor)
+                else:
+                    tensor.requires_grad_(False)
+            elif not wanted:
+                if self.externals.input_index(tensor) in self.woken:
+                    raise self._too_late()
+                self._flags.setdefault(id(tensor), (tensor, True))
+                tape.freeze(tensor)
+            elif not tape.thaw(tensor):
+                if tape.values.knows(tensor):
+                    raise self._too_late()
+                self._wake(tensor)
+        finally:
             self.observer.inside = False
-            return
+
+    def _wake(self, tensor: torch.Tensor) -> None:
+        """As the model would have it: the caller's own tensor requires a gradient, from now on."""
         index = self.externals.input_index(tensor)
-        if index is None or self.tape.values.knows(tensor):
-            raise CaptureError(
-                "the model makes a tensor require a gradient while it runs, after using it or for good",
-                where=self.tape.where(),
-                hint="set requires_grad before the call",
-            )
-        raise Again(wake=index)
+        if index is not None:
+            self.woken.append(index)
+            self.externals.callers[index].requires_grad_()
+        else:
+            self._flags.setdefault(id(tensor), (tensor, False))
+        tensor.requires_grad_()
+
+    def flagged(self) -> bool:
+        """Whether some outside tensor was left with another ``requires_grad`` than it had."""
+        return any(tensor.requires_grad != before for tensor, before in self._flags.values())
+
+    def unflag(self) -> None:
+        """Put every ``requires_grad`` back that the run has changed."""
+        for tensor, before in self._flags.values():
+            tensor.requires_grad_(before)
+        for index in self.woken:
+            self.externals.callers[index].requires_grad_(False)
+
+    def _too_late(self) -> CaptureError:
+        return CaptureError(
+            "the model changes requires_grad of a tensor after using it",
+            where=self.tape.where(),
+            hint="set it before the tensor is used, or before the call",
+        )
 
     def _written(self, operands: list[torch.Tensor], kwargs: dict[str, Any]) -> torch.Tensor | None:
         """The operand that was changed in place with a version bump, if any."""
@@ -260,6 +322,8 @@ class Recorder(TorchFunctionMode):
                 return recorder.call(function, args, {})
 
         def around_module(hook: BackwardHook, attach: Any, args: Any) -> Any:
+            if threading.get_ident() != thread:
+                return _APPLY_ON_TENSORS(hook, attach, args)
             recorder._attach = attach  # for the function that the next line calls
             try:
                 return _APPLY_ON_TENSORS(hook, attach, args)
@@ -273,6 +337,7 @@ class Recorder(TorchFunctionMode):
         BackwardHook._apply_on_tensors = around_module  # type: ignore[method-assign]
         try:
             with self, self.observer, self.tape.regions.watching():
+                self._dispatch_modes = torch._C._len_torch_dispatch_stack()
                 yield
             self.tape.settle()
         except RuntimeError as error:
@@ -289,6 +354,16 @@ class Recorder(TorchFunctionMode):
                 handle.remove()
 
 
+def _split(tensor: torch.Tensor, places: Any = None, *args: Any, **kwargs: Any) -> Any:
+    """``tensor_split`` at places that a tensor holds: it reads them as well, but out of sight."""
+    places = kwargs.pop("tensor_indices_or_sections", places)
+    if not isinstance(places, torch.Tensor):
+        return NotImplemented
+    return torch.tensor_split(tensor, places.tolist(), *args, **kwargs)
+
+
+_REWRITTEN: dict[Any, Callable[..., Any]] = {torch.tensor_split: _split, torch.Tensor.tensor_split: _split}
+_COMPUTED = {"real", "imag", "data"}  # attributes that are set by a call that is recorded, or refused
 _DYNAMIC_INSIDE = {"ctc_loss"}  # what depends on data in their shapes never leaves them
 _ASKS_FOR_GRADIENT = {torch.Tensor.register_hook, torch.Tensor.retain_grad}
 _APPLY_ON_TENSORS = BackwardHook._apply_on_tensors

@@ -6,6 +6,7 @@ have no effect; those that change nothing (offloading to the CPU) may be passed 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -50,19 +51,22 @@ class Regions:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch for hooks on saved tensors, until the end of the run."""
+        """Watch for hooks on saved tensors of this thread, until the end of the run."""
+        thread = threading.get_ident()
         enter, leave = saved_tensors_hooks.__enter__, saved_tensors_hooks.__exit__
         regions = self
 
         def entered(hooks: Any) -> Any:
-            if isinstance(hooks, _checkpoint_hook):
+            if threading.get_ident() != thread:
+                pass
+            elif isinstance(hooks, _checkpoint_hook):
                 regions._enter(_keeps_random_state(hooks))
             else:
                 refuse_hooks(hooks)
             return enter(hooks)
 
         def left(hooks: Any, *error: Any) -> Any:
-            if isinstance(hooks, _checkpoint_hook):
+            if isinstance(hooks, _checkpoint_hook) and threading.get_ident() == thread:
                 regions._running.pop()
             return leave(hooks, *error)
 

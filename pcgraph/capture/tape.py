@@ -81,6 +81,7 @@ class Tape:
         self.woken: list[torch.Tensor] = []
         self.changed: dict[str, torch.Tensor] = {}
         self._seen = observer
+        self._frozen: dict[int, tuple[Value, Value]] = {}
         self._casts: dict[Any, fx.Node] = {}
         self._unsettled: tuple[fx.Node, list[torch.Tensor], bool, str] | None = None
 
@@ -154,6 +155,25 @@ class Tape:
         self.woken.append(tensor)
         self._annotate(node, (TensorSpec.of(tensor),), False)
         self.values.rebind(tensor, Value(node, None))
+
+    def freeze(self, tensor: torch.Tensor) -> None:
+        """The model switches the gradient of an outside tensor off: what comes now uses its data alone."""
+        node = self.node(tensor, "requires_grad_")
+        value, _ = self.values.current(tensor)
+        detached = self.graph.call_method("detach", (node,))
+        tensor.requires_grad_(False)
+        self._annotate(detached, (TensorSpec.of(tensor),), False)
+        self.values.rebind(tensor, Value(detached, None))
+        self._frozen[id(tensor)] = value, Value(detached, None)
+
+    def thaw(self, tensor: torch.Tensor) -> bool:
+        """The model switches a gradient on again that it had switched off; whether it had."""
+        was, frozen = self._frozen.pop(id(tensor), (None, None))
+        if was is None or self.values.current(tensor)[0] != frozen:  # written to since
+            return False
+        tensor.requires_grad_()
+        self.values.rebind(tensor, was)
+        return True
 
     def cut_off(self, tensor: torch.Tensor, node: fx.Node) -> None:
         """``detach_()``: the object goes on without its history."""
@@ -246,7 +266,9 @@ class Tape:
             )
         if written.dtype != spec.dtype:
             raise CaptureError(
-                f"{name} writes through a view of another dtype", where=self.where(), hint="clone() first"
+                f"{name} writes through a view of another dtype",
+                where=self.where(),
+                hint="make the whole value anew (torch.complex(a, b) for z.real = a), or write to a clone()",
             )
         here = Geometry.of(written)
         region = None if here == geometry else (here.size, here.stride, here.offset - geometry.offset)

@@ -74,7 +74,6 @@ class DrawsBeforeALazyLayer(Base):
         (WritesUnseen, X, "behind autograd's back"),
         (Reseeds, X, "random numbers"),
         (ChangesItsArgument, [X], "container among its arguments"),
-        (KeepsItsInput, X.clone().requires_grad_(), "keeps or returns"),
         (KeepsItsInput, X.clone().requires_grad_() * 1, "keeps or returns"),
         (KeepsALeaf, X, "keeps or returns"),
         (DrawsBeforeALazyLayer, X, "random numbers are drawn before the lazy module 'last'"),
