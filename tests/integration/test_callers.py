@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import enum
 import inspect
 import io
 import pickle
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -424,3 +426,189 @@ def test_torch_compile_calls_a_network_as_it_is(whole: bool) -> None:
     network = pcgraph.compile(smooth())
     torch.compile(lambda x: network(x) * 2, backend="eager")(X)
     assert network.cache_info()["captures"] == 1
+
+
+# -- arguments ----------------------------------------------------------------------------------------------
+class Takes(nn.Module):
+    def __init__(self, body: Callable[..., Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.body = nn.Linear(4, 4), body
+
+    def forward(self, *args: Any) -> Tensor:
+        return self.body(self.a(args[0]), *args[1:])
+
+
+class Act(enum.Enum):
+    SIN, TANH = range(2)
+
+
+class Mode(enum.Flag):
+    A = enum.auto()
+    B = enum.auto()
+
+
+ARGUMENTS: dict[str, tuple[Callable[..., Tensor], list[Any]]] = {
+    "enum": (lambda h, e: h.sin() if e is Act.SIN else h.tanh(), [Act.SIN, Act.TANH, Act.SIN]),
+    "flag": (lambda h, f: h.sin() if Mode.B in f else h.tanh(), [Mode.A, Mode.A | Mode.B, Mode.A]),
+    "slice": (lambda h, i: h[i].sin(), [slice(0, 2), slice(0, 3), slice(0, 2), slice(None)]),
+    "slices": (lambda h, i: h[i].sin(), [(slice(0, 2), ...), (slice(0, 2), 1), (slice(0, 2), ...)]),
+    "range": (lambda h, r: h[list(r)] * r.stop, [range(0, 3, 2), range(0, 4, 2), range(0, 3, 2)]),
+    "layout": (lambda h, f: h.contiguous(memory_format=f) * 2, [torch.contiguous_format] * 2),
+}
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS)
+def test_arguments_that_are_compared_by_value(kind: str) -> None:
+    body, values = ARGUMENTS[kind]
+
+    def scene(m: Any) -> Any:
+        results = []
+        for value in values:
+            y = m(X, value)
+            y.square().sum().backward()
+            results.append((y, gradients(m)))
+        return results
+
+    assert_same(scene, lambda: Takes(body), warm=False)
+    network = pcgraph.compile(Takes(body))
+    scene(network)
+    assert network.cache_info()["captures"] == len({repr(v) for v in values})
+
+
+class Number(int):
+    scale: float
+
+
+def test_arguments_with_attributes() -> None:
+    """What hangs on an argument may change without the argument being another one."""
+
+    def number(scale: float) -> Number:
+        result = Number(1)
+        result.scale = scale
+        return result
+
+    def scene(m: Any) -> Any:
+        x: Any = X.clone()
+        x.table = [1.0]
+        results = []
+        for k in range(4):
+            x.table[0] = k // 2 + 1.0
+            y = m(x, number(k // 2 + 1.0), x)
+            y.sum().backward()
+            results.append((y, gradients(m)))
+        return results
+
+    assert_same(scene, lambda: Takes(lambda h, n, x: h * n * n.scale + x.table[0]), warm=False)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_are_refused(layout: torch.layout) -> None:
+    network = pcgraph.compile(net())
+    with pytest.raises(CaptureError, match=r"nested|Nested"):
+        network(torch.nested.nested_tensor([X, X[:2]], layout=layout))
+
+
+# -- calls that go wrong --------------------------------------------------------------------------------------
+class Raises(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = nn.functional.dropout(self.norm(self.a(x)), 0.5)
+        if x.isnan().any():
+            raise ValueError("not a number")
+        return h
+
+
+def test_what_a_model_did_before_it_raised() -> None:
+    def scene(m: Any) -> Any:
+        for x in (X * float("nan"), X):
+            try:
+                m(x).sum().backward()
+            except ValueError:
+                pass
+        return list(m.buffers()), torch.get_rng_state(), gradients(m)
+
+    assert_same(scene, Raises)
+
+
+# -- several calls, several backward passes ---------------------------------------------------------------------
+def interleaved(m: Any) -> Any:
+    one, two, three = m(X).sum(), m(X * 2).square().sum(), m(X * 3).square().sum()
+    two.backward(retain_graph=True)
+    first = tensors(gradients(m))
+    one.backward()
+    torch.autograd.grad(three, m[3].weight)
+    two.backward(inputs=[m[0].weight])
+    return first, gradients(m), list(m.buffers())
+
+
+def in_other_threads(m: Any) -> Any:
+    loss = m(X).square().sum()
+    results: list[Any] = []
+
+    def run() -> None:
+        loss.backward()
+        results.append(torch.autograd.grad(m(X * 2).square().sum(), list(m.parameters())))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return results, gradients(m)
+
+
+def optimizers_in_hooks(m: Any) -> Any:
+    optimizers = {p: torch.optim.SGD([p], 0.1) for p in m.parameters()}
+
+    def step(p: Tensor) -> None:
+        optimizers[p].step()  # type: ignore[index]
+        optimizers[p].zero_grad()  # type: ignore[index]
+
+    for p in m.parameters():
+        p.register_post_accumulate_grad_hook(step)
+    for _ in range(3):
+        m(X).square().sum().backward()
+    return list(m.parameters()), gradients(m)
+
+
+def modes_around(m: Any) -> Any:
+    with torch.inference_mode():
+        inside = m(X * 2)
+    with torch.no_grad():
+        frozen = m(X)
+    with torch.autograd.graph.save_on_cpu():
+        kept = m(X)
+    with torch.autograd.set_detect_anomaly(True):
+        loss = m(X).square().sum() + kept.sum()
+        loss.backward()
+    scaler = torch.amp.GradScaler("cpu")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = m(X)
+    scaler.scale(low.float().sum()).backward()
+    return inside, inside.is_inference(), frozen.requires_grad, loss, low, gradients(m), list(m.buffers())
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+@pytest.mark.parametrize(
+    "scene", [interleaved, in_other_threads, optimizers_in_hooks, modes_around], ids=lambda f: f.__name__
+)
+def test_several_calls(scene: Callable[[Any], Any]) -> None:
+    assert_same(scene)
+
+
+def test_numerical_gradients() -> None:
+    network = pcgraph.compile(smooth().double())
+    assert torch.autograd.gradcheck(network, (X.double().requires_grad_(),), check_batched_grad=True)
+
+
+def test_mutation_of_saved_tensors_is_refused() -> None:
+    network = pcgraph.compile(smooth())
+    with (
+        torch.autograd.graph.allow_mutation_on_saved_tensors(),
+        pytest.raises(CaptureError, match="hooks on saved tensors"),
+    ):
+        network(X)
