@@ -17,13 +17,14 @@ from typing import Any
 import torch
 
 from .capture import Captured, Unrepeatable, capture, lower
+from .capture.regions import refuse_hooks_around
 from .codegen import Program
 from .codegen.kinds import operation_key
 from .codegen.precision import settings
 from .dynamics import ZIL
 from .errors import CaptureError, PCGraphError
 from .graph import PCGraph
-from .runtime import Binding, Compiled, Held, PCNetwork, capturing, network_of
+from .runtime import Binding, Compiled, Held, PCNetwork, capturing, hooks_off, network_of
 from .schedule import schedule
 
 _MAX_PROGRAMS = 256
@@ -93,7 +94,8 @@ def _front(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, An
     """All stages for one call."""
     clock = _Clock()
     options = network._options
-    with _lock, _collector_paused(), capturing():
+    refuse_hooks_around()
+    with _lock, _collector_paused(), capturing(), hooks_off():
         return _stages(module, args, kwargs, network, options, clock)
 
 

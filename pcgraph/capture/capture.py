@@ -30,7 +30,7 @@ from .pystate import PythonState
 from .questions import Questions
 from .recorder import Again, Recorder
 from .recurrent import UNROLLED
-from .regions import hooks_around
+from .regions import refuse_hooks_around
 
 
 def capture(
@@ -55,7 +55,7 @@ def capture(
 
     Raises:
         CaptureError: the model does something whose gradient could not be guaranteed.
-        Exception: whatever the model itself raises on these arguments.
+        Exception: whatever the model itself raises on these arguments; what it did until then stays done.
     """
     kwargs = dict(kwargs or {})
     leaves, spec = tree_flatten((tuple(args), kwargs))
@@ -112,12 +112,7 @@ def _record(
             f"a torch function mode is active around the call ({type(modes[0]).__name__})",
             hint="call the network outside of it: what it does to each call cannot be compiled",
         )
-    around = hooks_around()
-    if around is not None:
-        raise CaptureError(
-            f"hooks on saved tensors ({around}) around the call have no effect on a compiled network",
-            hint="call it outside of them",
-        )
+    refuse_hooks_around()
     run_args, run_kwargs = tree_unflatten(run_leaves, spec)
     stand_ins = presented.stand_ins()
     references = {id(tensor): sys.getrefcount(tensor) for tensor in stand_ins}
@@ -163,6 +158,13 @@ def _record(
         for i, leaf in enumerate(leaves)
         if not isinstance(leaf, torch.Tensor) and not comparable(leaf)
     ]
+    once += [
+        f"input {names[i]!r} has an attribute {name!r} that cannot be compared"
+        for i, leaf in enumerate(leaves)
+        if isinstance(leaf, torch.Tensor)
+        for name, value in vars(leaf).items()
+        if not comparable(value)
+    ]
     guards = Guards(state, owned, questions)
     return Captured(
         type(model).__name__,
@@ -181,10 +183,17 @@ def _record(
 
 
 def comparable(leaf: Any) -> bool:
-    """Whether a non-tensor argument can be part of a program's signature."""
-    return leaf is None or isinstance(
-        leaf, int | float | complex | str | bytes | torch.dtype | torch.device | torch.Size
-    )
+    """Whether a non-tensor argument can be part of a program's signature: nothing but its value can be read from it."""
+    if isinstance(leaf, slice):
+        return all(map(comparable, (leaf.start, leaf.stop, leaf.step)))
+    if isinstance(leaf, enum.Enum):
+        return True
+    return leaf is None or leaf is ... or (isinstance(leaf, _VALUES) and not hasattr(leaf, "__dict__"))
+
+
+_VALUES = (
+    int, float, complex, str, bytes, range, torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format,
+)  # fmt: skip
 
 
 def _finish(
@@ -207,7 +216,7 @@ def _finish(
                     recorder.tape.look("a returned tensor has attributes which are made anew each time")
         else:
             described.append((None, leaf))
-            if not (comparable(leaf) or isinstance(leaf, enum.Enum)):  # its tensors are found as kept ones
+            if not comparable(leaf):  # its tensors are found as kept ones
                 recorder.tape.look(f"the model returns a {type(leaf).__name__}, which is made anew each time")
 
     def place(tensor: torch.Tensor) -> int:
@@ -246,16 +255,21 @@ def _questions(graph: fx.Graph, recorder: Recorder) -> tuple[Questions | None, l
 
 @contextmanager
 def _undisturbed(externals: Externals) -> Iterator[None]:
-    """Put random state and outside memory back after the run."""
+    """Put random state and outside memory back after the run; one in which the model raised has happened."""
     cpu = torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    raised = False
     try:
         yield
+    except BaseException as error:
+        raised = not isinstance(error, CaptureError | Again)
+        raise
     finally:
-        torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
-        externals.restore()
+        if not raised:
+            torch.set_rng_state(cpu)
+            if cuda:
+                torch.cuda.set_rng_state_all(cuda)
+            externals.restore()
 
 
 def _refuse_old_hooks(model: torch.nn.Module) -> None:

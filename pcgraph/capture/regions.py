@@ -13,10 +13,13 @@ from typing import Any
 
 import torch
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
-from torch.utils.checkpoint import _checkpoint_hook
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.utils.checkpoint import _CachedTorchDispatchMode, _CachingTorchDispatchMode, _checkpoint_hook
 
 from ..errors import CaptureError
 from ..graph.vertex import Checkpoint
+
+_SELECTIVE = (_CachingTorchDispatchMode, _CachedTorchDispatchMode)
 
 
 class Regions:
@@ -89,9 +92,25 @@ def refuse_hooks(hooks: Any) -> None:
 def hooks_around() -> str | None:
     """The name of a hook on saved tensors that is active where a network is called and that may change them."""
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
-    if hooks is None or hooks[0].__module__ in ("torch.utils.checkpoint", "torch.autograd.graph"):
+    if hooks is None or hooks[0].__module__ == "torch.utils.checkpoint":
         return None
-    return str(getattr(hooks[0], "__qualname__", hooks[0]))
+    name = str(getattr(hooks[0], "__qualname__", hooks[0]))
+    return None if name.startswith("save_on_cpu.") else name
+
+
+def refuse_hooks_around() -> None:
+    """Raise where a network is called inside of hooks on saved tensors that may change them."""
+    around = hooks_around()
+    if around is not None:
+        raise CaptureError(
+            f"hooks on saved tensors ({around}) around the call have no effect on a compiled network",
+            hint="call it outside of them",
+        )
+    if any(isinstance(mode, _SELECTIVE) for mode in _get_current_dispatch_mode_stack()):
+        raise CaptureError(
+            "a selective checkpoint around a network cannot tell its operations from those of the capture",
+            hint="leave out context_fn, or compile a module that calls torch.utils.checkpoint itself",
+        )
 
 
 def _keeps_random_state(hooks: _checkpoint_hook) -> bool:

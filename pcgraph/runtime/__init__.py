@@ -1,8 +1,9 @@
 """Runtime: programs in the hands of the user. Knows nothing of how a model is captured."""
 
 from .binding import Binding
+from .checkpoints import hooks_off
 from .compiled import Compiled
 from .held import Held
 from .network import PCNetwork, capturing, network_of
 
-__all__ = ["Binding", "Compiled", "Held", "PCNetwork", "capturing", "network_of"]
+__all__ = ["Binding", "Compiled", "Held", "PCNetwork", "capturing", "hooks_off", "network_of"]

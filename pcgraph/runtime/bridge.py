@@ -26,14 +26,19 @@ class Wave(torch.autograd.Function):
         """Present the outputs of a segment; `sources` receive its gradients, after the token of the segment before."""
         ctx.run, ctx.segment = run, segment
         ctx.set_materialize_grads(False)
-        return run.present(segment)
+        outputs = run.present(segment)
+        if run.checkpointed:
+            ctx.save_for_backward(*run.hand_over(segment))
+        return outputs
 
     @staticmethod
     def backward(ctx: Any, *errors: torch.Tensor | None) -> Any:
         """Run the segment's learning program on the errors of its outputs; return the sources' gradients."""
         differentiate = torch.is_grad_enabled()
         with torch.no_grad():
-            gradients = ctx.run.learn(ctx.segment, errors)
+            # A checkpoint predicts again here. Learning frees each value after its last use: nobody else may hold it.
+            kept = iter(ctx.saved_tensors if ctx.run.checkpointed else ())
+            gradients = ctx.run.learn(ctx.segment, errors, kept)
         if differentiate:
             gradients = refuse_double_backward(ctx.run.leaves, errors, gradients)
         return (None, None, *gradients)

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from ..codegen import Program, without_autocast
-from ..graph import Ref
+from ..errors import CaptureError
+from ..graph import Ref, Role
 from .binding import Binding
 from .bridge import Wave
+from .checkpoints import checkpointed
 from .held import adopt
 from .run import Run
 
@@ -53,6 +55,8 @@ class Compiled:
             [place[ref.vertex] if s == 0 else number[ref] for ref in ends] for s, ends in enumerate(program.ends)
         ]
         self._held = {item.output for item in binding.held}
+        self._leaves_behind = bool(binding.held or binding.changed or binding.woken)
+        self._again = _read_again(program)
         self._checked: list[list[int]] | None = None
         self._shared: set[int] = set()  # outputs with an error that share memory with others
 
@@ -64,6 +68,12 @@ class Compiled:
     # -- running -----------------------------------------------------------------------------------
     def __call__(self, inputs: Sequence[torch.Tensor]) -> Any:
         """Predict, and be ready to learn."""
+        if self._leaves_behind and checkpointed():
+            raise CaptureError(
+                "inside of a checkpoint, the model keeps a tensor that needs a gradient, or writes to an argument",
+                where=next((item.where for item in self.binding.held), None),
+                hint="compile a module that calls torch.utils.checkpoint itself, or pass use_reentrant=True",
+            )
         for i in self.binding.woken:
             inputs[i].requires_grad_()
         values = self.binding.values(inputs)
@@ -119,6 +129,7 @@ class Compiled:
                     i
                     for i, (name, value) in enumerate(zip(names, values, strict=True))
                     if isinstance(value, torch.Tensor) and (name in inside or _memory(value) in outside)
+                    if name not in self._again
                 ]
                 for names, values in zip(self.program.saved, saved, strict=True)
             ]
@@ -150,6 +161,14 @@ class Compiled:
                     f"{self.program.saved[segment][i].split('_', 1)[1]!r} of shape {list(saved[i].shape)} is at "
                     f"version {saved[i]._version}; expected version {version[0]} instead. Learn before changing it."
                 )
+
+
+def _read_again(program: Program) -> set[str]:
+    """State that only checkpoints inside of the model read: they read it once more, as it is by then."""
+    again = program.stitcher.recomputation.of
+    uses = program.graph.uses
+    states = [v.name for v in program.graph.role(Role.STATE)]
+    return {f"x_{name}" for name in states if all(use.child in again for use in uses.get(name, ()))}
 
 
 def _mark(tensor: torch.Tensor) -> Mark:

@@ -19,7 +19,9 @@ from ..errors import PCGraphError
 from ..graph import PCGraph, Ref
 from ..schedule import Schedule
 from .compiled import Compiled
+from .facade import Facade, class_for
 from .signature import signature_of
+from .surroundings import hide_from_compiler, refuse_surroundings
 
 MAX_PROGRAMS = 64  # input signatures
 MAX_VARIANTS = 16  # settings of the model per signature
@@ -59,16 +61,18 @@ class Capture(Protocol):
         ...
 
 
-_OWN = frozenset({"module", "_front", "_options", "_programs", "_latest", "_watching", "_errors", "_counts"})
-_SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+class NothingYet(PCGraphError, AttributeError):
+    """There is no graph yet: to ``hasattr`` and to whoever goes through all attributes, the attribute is missing."""
 
 
-class PCNetwork(torch.nn.Module):
+class PCNetwork(Facade):
     """The user's module with value and error nodes on every vertex.
 
     Calling it predicts exactly like the module; ``backward()`` on a loss of its output runs Z-IL inference, and
     every ``p.grad`` equals backpropagation's, bit for bit. Parameters, buffers and submodules *are* the module's:
-    ``state_dict()`` has the module's keys, and anything set on the network is set on the module.
+    ``state_dict()`` has the module's keys, and anything set on the network is set on the module. Names of the network's
+    own (``graph``, ``watch``, ...) hide attributes of the module that are called the same: ``pcn.module.graph``. Hooks
+    on calls belong to the network, and fire around it. Under ``torch.no_grad()`` the network is the plain module.
 
     Args:
         module: the model; never copied or changed.
@@ -83,14 +87,9 @@ class PCNetwork(torch.nn.Module):
     Source: Z-IL, arXiv 2103.03725.
     """
 
-    module: torch.nn.Module
-
     def __init__(self, module: torch.nn.Module, front: Captures, options: dict[str, Any]) -> None:
+        super().__init__(module)
         own = self.__dict__
-        own["module"] = module
-        super().__init__()
-        for name in _SHARED:
-            own[name] = module.__dict__[name]
         own["_front"], own["_options"] = front, options
         own["_programs"] = OrderedDict()  # signature -> captures, latest used last
         own["_latest"] = None
@@ -107,6 +106,7 @@ class PCNetwork(torch.nn.Module):
         """
         if not torch.is_grad_enabled() or getattr(_thread, "capturing", False):
             return self.module(*args, **kwargs)
+        refuse_surroundings()
         inputs, signature = signature_of(args, kwargs)
         capture = self._find(signature, inputs)
         if capture is None:
@@ -119,6 +119,8 @@ class PCNetwork(torch.nn.Module):
         if self._watching or compiled.watch:
             compiled.watch = self._watched_refs(compiled.program.graph)
         return compiled(inputs)
+
+    hide_from_compiler(forward)
 
     def _find(self, signature: Any, inputs: Sequence[torch.Tensor]) -> Capture | None:
         candidates: list[Capture] | None = self._programs.get(signature)
@@ -149,6 +151,7 @@ class PCNetwork(torch.nn.Module):
     def prepare(self, *args: Any, **kwargs: Any) -> PCNetwork:
         """Capture and compile for these arguments now; returns the network."""
         with torch.enable_grad():
+            refuse_surroundings()
             inputs, signature = signature_of(args, kwargs)
             if self._find(signature, inputs) is None:
                 self._capture(args, kwargs, signature)
@@ -194,6 +197,7 @@ class PCNetwork(torch.nn.Module):
             args, kwargs, target = tree_map_only(torch.Tensor, cast, (args, kwargs, target))
             return twin.simulate(*args, target=target, loss=loss, rule=rule, options=options, **kwargs)
         with torch.enable_grad():
+            refuse_surroundings()
             inputs, signature = signature_of(args, kwargs)
             capture = self._find(signature, inputs) or self._capture(args, kwargs, signature)
         compiled = capture.compiled
@@ -276,75 +280,21 @@ class PCNetwork(torch.nn.Module):
             if spec is not None and spec.requires_grad
         )
 
+    def __copy__(self) -> PCNetwork:
+        twin = network_of(copy.copy(self.module), self._front, self._options)
+        twin.__dict__.update(self._own_hooks())
+        return twin
+
+    def __reduce__(self) -> Any:
+        return network_of, (self.module, self._front, self._options), self._own_hooks()
+
     def _last(self) -> Capture:
         latest: Capture | None = self.__dict__["_latest"]
         if latest is None:
-            raise PCGraphError(
+            raise NothingYet(
                 "nothing has been captured yet", hint="call the network once, or compile with example_inputs=(x,)"
             )
         return latest
-
-    # -- being the module --------------------------------------------------------------------------
-    @property
-    def training(self) -> bool:
-        """The module's mode."""
-        return self.module.training
-
-    @training.setter
-    def training(self, mode: bool) -> None:
-        if "_front" in self.__dict__:  # not while nn.Module initialises
-            self.module.training = mode
-
-    def train(self, mode: bool = True) -> PCNetwork:
-        """Set the module's mode."""
-        self.module.train(mode)
-        return self
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The module's state, with the module's keys."""
-        return self.module.state_dict(*args, **kwargs)
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Load the module's state."""
-        return self.module.load_state_dict(*args, **kwargs)
-
-    def apply(self, fn: Callable[[torch.nn.Module], None]) -> PCNetwork:
-        """Apply a function to the module and its submodules, e.g. to initialise them."""
-        self.module.apply(fn)
-        return self
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.module._load_from_state_dict(*args, **kwargs)
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> PCNetwork:
-        self.module._apply(fn, recurse)
-        return self
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name in _OWN or name.startswith("__"):
-                raise
-            return getattr(self.module, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "training" or "_front" not in self.__dict__:
-            object.__setattr__(self, name, value)
-        else:
-            setattr(self.module, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        delattr(self.module, name)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> PCNetwork:
-        return network_of(copy.deepcopy(self.module, memo), self._front, dict(self._options))
-
-    def __reduce__(self) -> Any:
-        return network_of, (self.module, self._front, self._options)
-
-    def __repr__(self) -> str:
-        return f"PCNetwork(\n  {repr(self.module).replace(chr(10), chr(10) + '  ')}\n)"
 
 
 def _squared_loss(target: Any) -> Callable[[Any], torch.Tensor]:
@@ -362,22 +312,6 @@ def _squared_loss(target: Any) -> Callable[[Any], torch.Tensor]:
     return loss
 
 
-_CONTAINER = ("__len__", "__getitem__", "__setitem__", "__delitem__", "__iter__", "__contains__")
-_classes: dict[tuple[str, ...], type[PCNetwork]] = {}
-
-
 def network_of(module: torch.nn.Module, front: Captures, options: dict[str, Any]) -> PCNetwork:
-    """A network around a module; if the module is a container (`Sequential`), the network is one as well."""
-    names = tuple(name for name in _CONTAINER if hasattr(type(module), name))
-    if names not in _classes:
-        _classes[names] = (
-            type("PCNetwork", (PCNetwork,), {name: _forwarded(name) for name in names}) if names else PCNetwork
-        )
-    return _classes[names](module, front, options)
-
-
-def _forwarded(name: str) -> Callable[..., Any]:
-    def method(self: PCNetwork, *args: Any) -> Any:
-        return getattr(type(self.module), name)(self.module, *args)
-
-    return method
+    """A network around a module, of a class that has the special methods of the module's (``len``, indices)."""
+    return class_for(module, PCNetwork)(module, front, options)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .bridge import layout
+from .checkpoints import checkpointed, hooks_off
 
 if TYPE_CHECKING:
     from ..codegen import Learning
@@ -19,6 +21,7 @@ _FREED = (
     "Trying to run the learning phase a second time: the values that the prediction saved were freed after the first "
     "time. Specify retain_graph=True if you need to learn twice from one prediction."
 )
+_ELSEWHERE = object()  # stands for a value that was handed over
 _TOKEN = torch.empty(0)  # tells the engine that a segment comes before another; nothing is in it
 
 
@@ -33,9 +36,11 @@ class Run:
 
     def __init__(self, compiled: Compiled, values: list[Any], leaves: Sequence[torch.Tensor]) -> None:
         self.leaves = tuple(leaves)
+        self.checkpointed = checkpointed()
         given = list(values) if compiled.first else ()
         self.outputs: list[Any]
-        self.outputs, *saved = compiled.program.predict(values)
+        with hooks_off() if self.checkpointed else nullcontext():
+            self.outputs, *saved = compiled.program.predict(values)
         self._compiled = compiled
         self._saved: list[list[Any] | None] = list(saved)
         self._versions = compiled.versions(saved, self.outputs, given)
@@ -50,8 +55,18 @@ class Run:
             self.outputs = []  # autograd's node would hold what holds the node
         return shown if last else (*shown, _TOKEN.clone())
 
-    def learn(self, segment: int, errors: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
+    def hand_over(self, segment: int) -> list[torch.Tensor]:
+        """The tensors that were saved for a segment; they are autograd's now, and come back to `learn`."""
+        saved = self._saved[segment] or []
+        self._saved[segment] = [_ELSEWHERE if isinstance(value, torch.Tensor) else value for value in saved]
+        return [value for value in saved if isinstance(value, torch.Tensor)]
+
+    def learn(
+        self, segment: int, errors: Sequence[torch.Tensor | None], kept: Iterator[torch.Tensor]
+    ) -> tuple[torch.Tensor | None, ...]:
         """Gradients of the segment's sources from the errors of its outputs (and the token's).
+
+        `kept` yields the values that were handed over.
 
         Raises:
             RuntimeError: the saved values were freed, or changed since the prediction.
@@ -62,7 +77,11 @@ class Run:
             raise RuntimeError(_FREED)
         if compiled.stale is not None:
             raise RuntimeError(compiled.stale)
-        compiled.check_versions(segment, saved, self._versions)
+        if self.checkpointed:
+            saved = [next(kept) if value is _ELSEWHERE else value for value in saved]
+            next(kept, None)  # at its end, an iterator lets go
+        else:
+            compiled.check_versions(segment, saved, self._versions)
         if _keeps_graph():
             saved = list(saved)
         else:

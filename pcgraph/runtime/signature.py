@@ -6,13 +6,30 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_leaves
+
+from ..errors import CaptureError
 
 _PLAIN = (torch.Tensor, bool, int, float, str, type(None))  # nothing to flatten
 
 
 def signature_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[torch.Tensor], Any]:
-    """The different tensors among the arguments, and everything about the arguments that a program depends on."""
+    """The different tensors among the arguments, and everything about the arguments that a program depends on.
+
+    Raises:
+        CaptureError: a nested tensor is among them, which has neither shape nor strides.
+    """
+    try:
+        return _signature(args, kwargs)
+    except RuntimeError as error:
+        if not any(isinstance(leaf, torch.Tensor) and leaf.is_nested for leaf in tree_leaves((args, dict(kwargs)))):
+            raise
+        raise CaptureError(
+            "nested tensors are not supported", hint="give padded tensors and a mask, or call `pcn.module`"
+        ) from error
+
+
+def _signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[torch.Tensor], Any]:
     if not kwargs and len(args) == 1 and isinstance(args[0], torch.Tensor):
         return [args[0]], tensor_key(args[0])
     leaves: list[Any] = [*args, *kwargs.values()]
@@ -48,6 +65,8 @@ def _sharing(tensors: list[torch.Tensor]) -> tuple[int, ...]:
 def _value_key(value: Any) -> Any:
     if isinstance(value, float | complex):
         return (type(value), repr(value))
+    if isinstance(value, slice | range):  # equal ranges may differ in their ends
+        return (type(value), *map(_value_key, (value.start, value.stop, value.step)))
     try:
         hash(value)
         return (type(value), value)
