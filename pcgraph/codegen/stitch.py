@@ -102,7 +102,10 @@ class Stitcher:
         self.ends: list[list[Ref | Edge]] = [[] for _ in self.segments]
         self.edges_to: dict[Ref, list[Edge]] = {ref: [] for ref in self.split}
         leaves = [Ref(v.name) for v in graph.vertices.values() if v.role in (Role.INPUT, Role.PARAMETER)]
-        self.ends[0] = [ref for ref in leaves if graph.carries_error(ref) and ref not in self.split]
+        # Not those that no error reaches: autograd would have no edge to them. (A state that is detached where it is
+        # used hangs on the call before, whose values are gone.)
+        reached = [ref for ref in leaves if graph.carries_error(ref) and ref.vertex in graph.depth]
+        self.ends[0] = [ref for ref in reached if ref not in self.split]
         for s in reversed(range(len(self.segments))):
             for name in self.segments[s]:
                 for i, ref in enumerate(self.operands[name][0]):

@@ -34,14 +34,18 @@ class Wave(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *errors: torch.Tensor | None) -> Any:
         """Run the segment's learning program on the errors of its outputs; return the sources' gradients."""
-        differentiate = torch.is_grad_enabled()
+        if not torch.is_grad_enabled():
+            return (None, None, *_learned(ctx, errors))
         with torch.no_grad():
-            # A checkpoint predicts again here. Learning frees each value after its last use: nobody else may hold it.
-            kept = iter(ctx.saved_tensors if ctx.run.checkpointed else ())
-            gradients = ctx.run.learn(ctx.segment, errors, kept)
-        if differentiate:
-            gradients = refuse_double_backward(ctx.run.leaves, errors, gradients)
-        return (None, None, *gradients)
+            gradients = _learned(ctx, errors)
+        return (None, None, *refuse_double_backward(ctx.run.leaves, errors, gradients))
+
+
+def _learned(ctx: Any, errors: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor | None, ...]:
+    # A checkpoint predicts again here. Learning frees each value after its last use: nobody else may hold it.
+    kept = iter(ctx.saved_tensors if ctx.run.checkpointed else ())
+    gradients: tuple[torch.Tensor | None, ...] = ctx.run.learn(ctx.segment, errors, kept)
+    return gradients
 
 
 class _Refuse(torch.autograd.Function):

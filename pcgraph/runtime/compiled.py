@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from .checkpoints import checkpointed
 from .held import adopt
 from .run import Run
 
-Mark = tuple[int, int]
+Marks = tuple[list[int], list[int]]
+_version = attrgetter("_version")
 
 
 class Compiled:
@@ -46,7 +48,7 @@ class Compiled:
         outputs = range(len(graph.outputs))
         learning = {k for segment in program.outputs_of for k in segment}
         self._given = tuple(k for k in outputs if program.returned(graph.outputs[k]))
-        self._plain = tuple(k for k in outputs if k not in learning and k not in self._given)
+        self.plain = tuple(k for k in outputs if k not in learning and k not in self._given)
         place = {name: i for i, name in enumerate(program.externals)}
         self._given_places = [place[graph.outputs[k].vertex] for k in self._given]
         number = {ref: k for k, ref in enumerate(graph.outputs)}
@@ -96,19 +98,16 @@ class Compiled:
         return self.binding.rebuild(outputs)
 
     def _predict(self, values: list[Any], leaves: list[torch.Tensor]) -> list[Any]:
-        program = self.program
-        with torch.no_grad():
-            run = Run(self, values, leaves)
+        run = Run(self, values, leaves)
+        learned = Wave.apply(run, 0, *leaves)
         outputs = list(run.outputs)
-        for k in self._plain:  # detached, since a view of an output that learns would come to need a gradient with it
-            outputs[k] = outputs[k].detach()
-        token: tuple[torch.Tensor, ...] = ()
-        for segment, ks in enumerate(program.outputs_of):
-            sources = leaves if segment == 0 else [outputs[k] for k in self._sources[segment]]
-            learned = Wave.apply(run, segment, *token, *sources)
+        for segment, ks in enumerate(self.program.outputs_of):
+            if segment:
+                token = learned[-1]
+                learned = Wave.apply(run, segment, token, *[outputs[k] for k in self._sources[segment]])
             for k, value in zip(ks, learned, strict=False):
                 outputs[k] = value
-            token = learned[len(ks) :]
+        run.outputs = []
         return outputs
 
     def report(self, watched: Sequence[Any]) -> None:
@@ -116,7 +115,7 @@ class Compiled:
         self._on_errors(dict(zip(self.watch, watched, strict=True)))
 
     # -- values changed between prediction and learning ---------------------------------------------
-    def versions(self, saved: Sequence[list[Any]], outputs: Sequence[Any], given: Sequence[Any]) -> list[list[Mark]]:
+    def versions(self, saved: Sequence[list[Any]], outputs: Sequence[Any], given: Sequence[Any]) -> list[Marks]:
         """Version counters and places of the saved values that somebody outside can write to, by segment."""
         if self._checked is None:
             memories = {k: _memory(outputs[k]) for ks in self.program.outputs_of for k in ks}
@@ -133,7 +132,7 @@ class Compiled:
                 ]
                 for names, values in zip(self.program.saved, saved, strict=True)
             ]
-        return [[_mark(values[i]) for i in places] for values, places in zip(saved, self._checked, strict=True)]
+        return [_marks([values[i] for i in places]) for values, places in zip(saved, self._checked, strict=True)]
 
     def presentable(self, k: int, output: torch.Tensor, saved: Sequence[list[Any] | None]) -> torch.Tensor:
         """Output `k` so that the caller may write to it: no view, unless it shares memory with something kept."""
@@ -151,16 +150,20 @@ class Compiled:
         whole = torch.empty(0, dtype=output.dtype, device=output.device)
         return whole.set_(output.untyped_storage(), output.storage_offset(), output.size(), output.stride())
 
-    def check_versions(self, segment: int, saved: list[Any], versions: list[list[Mark]]) -> None:
+    def check_versions(self, segment: int, saved: list[Any], versions: list[Marks]) -> None:
         """Raise as autograd does if a value needed for learning was changed in place since the prediction."""
         assert self._checked is not None
-        for i, version in zip(self._checked[segment], versions[segment], strict=True):
-            if _mark(saved[i]) != version:
-                raise RuntimeError(
-                    "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                    f"{self.program.saved[segment][i].split('_', 1)[1]!r} of shape {list(saved[i].shape)} is at "
-                    f"version {saved[i]._version}; expected version {version[0]} instead. Learn before changing it."
-                )
+        places, was = self._checked[segment], versions[segment]
+        now = _marks([saved[i] for i in places])
+        if now == was:
+            return
+        n = next(n for n in range(len(places)) if (now[0][n], now[1][n]) != (was[0][n], was[1][n]))
+        i, version = places[n], was[0][n]
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an inplace operation: "
+            f"{self.program.saved[segment][i].split('_', 1)[1]!r} of shape {list(saved[i].shape)} is at "
+            f"version {saved[i]._version}; expected version {version} instead. Learn before changing it."
+        )
 
 
 def _read_again(program: Program) -> set[str]:
@@ -171,9 +174,13 @@ def _read_again(program: Program) -> set[str]:
     return {f"x_{name}" for name in states if all(use.child in again for use in uses.get(name, ()))}
 
 
-def _mark(tensor: torch.Tensor) -> Mark:
+def _marks(tensors: list[torch.Tensor]) -> Marks:
     """What changes when a tensor is written to, or given other data."""
-    return (tensor._version, tensor.data_ptr() if tensor.layout is torch.strided else 0)
+    try:
+        return list(map(_version, tensors)), list(map(torch.Tensor.data_ptr, tensors))
+    except RuntimeError:  # a layout without strides has no address
+        places = [t.data_ptr() if t.layout is torch.strided else 0 for t in tensors]
+        return list(map(_version, tensors)), places
 
 
 def _memory(tensor: Any) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,23 +36,38 @@ class Run:
     def __init__(self, compiled: Compiled, values: list[Any], leaves: Sequence[torch.Tensor]) -> None:
         self.leaves = tuple(leaves)
         self.checkpointed = checkpointed()
-        given = list(values) if compiled.first else ()
-        self.outputs: list[Any]
-        with hooks_off() if self.checkpointed else nullcontext():
-            self.outputs, *saved = compiled.program.predict(values)
+        self.outputs: list[Any] = []
         self._compiled = compiled
-        self._saved: list[list[Any] | None] = list(saved)
-        self._versions = compiled.versions(saved, self.outputs, given)
+        self._values: list[Any] = values
+        self._saved: list[list[Any] | None] = []
         self._onward: tuple[list[Any], Learning] | None = None
+
+    def predict(self) -> None:
+        """Run the prediction. To be called without gradients."""
+        compiled = self._compiled
+        given = list(self._values) if compiled.first else ()
+        if self.checkpointed:
+            with hooks_off():
+                outputs, *saved = compiled.program.predict(self._values)
+        else:
+            outputs, *saved = compiled.program.predict(self._values)
+        self.outputs, self._saved = outputs, list(saved)
+        self._versions = compiled.versions(saved, outputs, given)
+        for k in compiled.plain:  # detached: a view of an output that learns would come to need a gradient with it
+            outputs[k] = outputs[k].detach()
 
     def present(self, segment: int) -> tuple[torch.Tensor, ...]:
         """The outputs of one segment, and a token for the next."""
-        program = self._compiled.program
-        shown = tuple(self._compiled.presentable(k, self.outputs[k], self._saved) for k in program.outputs_of[segment])
-        last = segment == len(program.saved) - 1
-        if last:
-            self.outputs = []  # autograd's node would hold what holds the node
-        return shown if last else (*shown, _TOKEN.clone())
+        if segment == 0:
+            self.predict()
+        program, outputs = self._compiled.program, self.outputs
+        shown = []
+        for k in program.outputs_of[segment]:
+            shown.append(self._compiled.presentable(k, outputs[k], self._saved))
+            outputs[k] = None  # autograd's node would hold what holds the node
+        if segment < len(program.saved) - 1:
+            shown.append(_TOKEN.clone())
+        return tuple(shown)
 
     def hand_over(self, segment: int) -> list[torch.Tensor]:
         """The tensors that were saved for a segment; they are autograd's now, and come back to `learn`."""
