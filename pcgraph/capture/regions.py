@@ -6,6 +6,7 @@ have no effect; those that change nothing (offloading to the CPU) may be passed 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -55,9 +56,11 @@ class Regions:
     def watching(self) -> Iterator[None]:
         """Watch for hooks on saved tensors, until the end of the run."""
         enter, leave = saved_tensors_hooks.__enter__, saved_tensors_hooks.__exit__
-        regions = self
+        regions, here = self, threading.get_ident()
 
         def entered(hooks: Any) -> Any:
+            if threading.get_ident() != here:  # the class is everybody's
+                return enter(hooks)
             if isinstance(hooks, _checkpoint_hook):
                 regions._enter(_keeps_random_state(hooks))
             else:
@@ -65,7 +68,7 @@ class Regions:
             return enter(hooks)
 
         def left(hooks: Any, *error: Any) -> Any:
-            if isinstance(hooks, _checkpoint_hook):
+            if isinstance(hooks, _checkpoint_hook) and threading.get_ident() == here:
                 regions._running.pop()
             return leave(hooks, *error)
 
