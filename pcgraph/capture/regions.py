@@ -6,7 +6,6 @@ have no effect; those that change nothing (offloading to the CPU) may be passed 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -56,10 +55,10 @@ class Regions:
     def watching(self) -> Iterator[None]:
         """Watch for hooks on saved tensors, until the end of the run."""
         enter, leave = saved_tensors_hooks.__enter__, saved_tensors_hooks.__exit__
-        regions, here = self, threading.get_ident()
+        regions = self
 
         def entered(hooks: Any) -> Any:
-            if threading.get_ident() != here:  # the class is everybody's
+            if not _observed():
                 return enter(hooks)
             if isinstance(hooks, _checkpoint_hook):
                 regions._enter(_keeps_random_state(hooks))
@@ -68,7 +67,7 @@ class Regions:
             return enter(hooks)
 
         def left(hooks: Any, *error: Any) -> Any:
-            if isinstance(hooks, _checkpoint_hook) and threading.get_ident() == here:
+            if isinstance(hooks, _checkpoint_hook) and _observed():
                 regions._running.pop()
             return leave(hooks, *error)
 
@@ -77,6 +76,11 @@ class Regions:
             yield
         finally:
             saved_tensors_hooks.__enter__, saved_tensors_hooks.__exit__ = enter, leave  # type: ignore[method-assign]
+
+
+def _observed() -> bool:
+    """Whether the caller belongs to the run that is captured: the class of hooks is patched for all threads."""
+    return bool(torch._C._len_torch_dispatch_stack())
 
 
 def refuse_hooks(hooks: Any) -> None:
