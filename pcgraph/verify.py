@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -138,12 +139,13 @@ def verify(
     plain, twin = copy.deepcopy(model), copy.deepcopy(model)
     network = compile(twin)
     sides = {"backprop": _Side(plain, plain, args, keywords), "pcgraph": _Side(network, twin, args, keywords)}
-    for side in sides.values():
-        side.run(loss, seed)
-    comparisons = tuple(_compare(sides["backprop"], sides["pcgraph"]))
+    with _random_state_kept():
+        for side in sides.values():
+            side.run(loss, seed)
+        comparisons = tuple(_compare(sides["backprop"], sides["pcgraph"]))
+        seconds = alternate({name: partial(side.step, loss) for name, side in sides.items()}, rounds, warmup=1)
+        peaks = {name: peak_memory(partial(side.step, loss)) for name, side in sides.items()}
     graph = network.graph
-    seconds = alternate({name: partial(side.step, loss) for name, side in sides.items()}, rounds, warmup=1)
-    peaks = {name: peak_memory(partial(side.step, loss)) for name, side in sides.items()}
     return Report(
         type(model).__name__,
         comparisons,
@@ -154,6 +156,18 @@ def verify(
         peaks["pcgraph"] / peaks["backprop"] if peaks["backprop"] else None,
         network.timings["total"],
     )
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """The caller's random numbers go on where they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 class _Side:

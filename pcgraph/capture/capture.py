@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import inspect
 import sys
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -191,6 +192,7 @@ def comparable(leaf: Any) -> bool:
     return leaf is None or leaf is ... or (isinstance(leaf, _VALUES) and not hasattr(leaf, "__dict__"))
 
 
+_LATER = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, map, filter)
 _VALUES = (
     int, float, complex, str, bytes, range, torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format,
 )  # fmt: skip
@@ -216,6 +218,11 @@ def _finish(
                     recorder.tape.look("a returned tensor has attributes which are made anew each time")
         else:
             described.append((None, leaf))
+            if isinstance(leaf, _LATER):
+                raise CaptureError(
+                    f"the model returns a {type(leaf).__name__}: what it does happens later, where nobody records it",
+                    hint="return a list, or compile the part that makes one item",
+                )
             if not comparable(leaf):  # its tensors are found as kept ones
                 recorder.tape.look(f"the model returns a {type(leaf).__name__}, which is made anew each time")
 

@@ -40,7 +40,7 @@ def lower(captured: Captured) -> PCGraph:
                 vertex = replace(vertex, outputs=specs)
             vertices.append(vertex)
             refs[node] = Ref(node.name)
-        for k, spec in enumerate(vertices[-1].outputs):
+        for k, spec in enumerate(vertices[-1].outputs if vertices else ()):  # a model may do nothing at all
             if spec is not None and spec.requires_grad:
                 carrying.add(Ref(vertices[-1].name, k))
     return PCGraph(_needed(vertices, outputs), outputs, captured.name)

@@ -6,7 +6,6 @@ have no effect; those that change nothing (offloading to the CPU) may be passed 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,22 +53,21 @@ class Regions:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch for hooks on saved tensors of this thread, until the end of the run."""
-        thread = threading.get_ident()
+        """Watch for hooks on saved tensors, until the end of the run."""
         enter, leave = saved_tensors_hooks.__enter__, saved_tensors_hooks.__exit__
         regions = self
 
         def entered(hooks: Any) -> Any:
-            if threading.get_ident() != thread:
-                pass
-            elif isinstance(hooks, _checkpoint_hook):
+            if not _observed():
+                return enter(hooks)
+            if isinstance(hooks, _checkpoint_hook):
                 regions._enter(_keeps_random_state(hooks))
             else:
                 refuse_hooks(hooks)
             return enter(hooks)
 
         def left(hooks: Any, *error: Any) -> Any:
-            if isinstance(hooks, _checkpoint_hook) and threading.get_ident() == thread:
+            if isinstance(hooks, _checkpoint_hook) and _observed():
                 regions._running.pop()
             return leave(hooks, *error)
 
@@ -78,6 +76,11 @@ class Regions:
             yield
         finally:
             saved_tensors_hooks.__enter__, saved_tensors_hooks.__exit__ = enter, leave  # type: ignore[method-assign]
+
+
+def _observed() -> bool:
+    """Whether the caller belongs to the run that is captured: the class of hooks is patched for all threads."""
+    return bool(torch._C._len_torch_dispatch_stack())
 
 
 def refuse_hooks(hooks: Any) -> None:

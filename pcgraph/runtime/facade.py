@@ -20,11 +20,15 @@ _HOOKS = (
     "_backward_pre_hooks", "_backward_hooks", "_is_full_backward_hook", "_forward_hooks", "_forward_hooks_with_kwargs",
     "_forward_hooks_always_called", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
 )  # fmt: skip
+_SETTABLE = frozenset({"training", "forward", "_compiled_call_impl", *_HOOKS})
 _OWN = frozenset({"module", "_front", "_options", "_programs", "_latest", "_watching", "_errors", "_counts"})
 
 
 class Facade(torch.nn.Module):
-    """Shares the parameters, buffers, submodules and mode of `module`; only hooks on its own calls are its own."""
+    """Shares the parameters, buffers, submodules and mode of `module`.
+
+    Its own are hooks on its calls, and a ``forward`` that somebody sets: most of those call the one before.
+    """
 
     module: torch.nn.Module
 
@@ -82,8 +86,9 @@ class Facade(torch.nn.Module):
         self.module._apply(fn, recurse)
         return self
 
-    def _own_hooks(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in _HOOKS}
+    def _own_state(self) -> dict[str, Any]:
+        """What belongs to the facade and goes along with copies: hooks on its calls, and a replaced ``forward``."""
+        return {name: self.__dict__[name] for name in (*_HOOKS, "forward") if name in self.__dict__}
 
     def _ready(self) -> bool:
         """Not while nn.Module initialises."""
@@ -102,8 +107,8 @@ class Facade(torch.nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "__class__":  # register_parametrization does it, and would change the class of all networks
-            raise PCGraphError("the class of a network cannot be changed", hint="parametrize the module: `pcn.module`")
-        if name in ("training", "_compiled_call_impl") or name in _HOOKS or not self._ready():
+            raise PCGraphError("the class of a network cannot be changed", hint="change the plain model, `pcn.module`")
+        if name in _SETTABLE or not self._ready():
             object.__setattr__(self, name, value)
         else:
             setattr(self.module, name, value)
@@ -111,7 +116,10 @@ class Facade(torch.nn.Module):
                 self.__dict__[name] = value
 
     def __delattr__(self, name: str) -> None:
-        delattr(self.module, name)
+        if name in _SETTABLE:
+            object.__delattr__(self, name)
+        else:
+            delattr(self.module, name)
 
     def __repr__(self) -> str:
         return f"PCNetwork(\n  {repr(self.module).replace(chr(10), chr(10) + '  ')}\n)"

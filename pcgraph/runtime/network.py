@@ -282,11 +282,11 @@ class PCNetwork(Facade):
 
     def __copy__(self) -> PCNetwork:
         twin = network_of(copy.copy(self.module), self._front, self._options)
-        twin.__dict__.update(self._own_hooks())
+        twin.__dict__.update(self._own_state())
         return twin
 
     def __reduce__(self) -> Any:
-        return network_of, (self.module, self._front, self._options), self._own_hooks()
+        return network_of, (self.module, self._front, self._options), self._own_state()
 
     def _last(self) -> Capture:
         latest: Capture | None = self.__dict__["_latest"]

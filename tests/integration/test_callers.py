@@ -7,6 +7,7 @@ import enum
 import inspect
 import io
 import pickle
+import random
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -612,3 +613,80 @@ def test_mutation_of_saved_tensors_is_refused() -> None:
         pytest.raises(CaptureError, match="hooks on saved tensors"),
     ):
         network(X)
+
+
+# -- the network's own doings ---------------------------------------------------------------------------------
+def wrapped(m: Any) -> Any:
+    before = m.forward
+    m.forward = lambda x: before(x) * 2
+    y = m(X)
+    y.sum().backward()
+    twin = copy.copy(m)
+    del m.forward
+    return y, twin(X), m(X), gradients(m)
+
+
+def nothing_returned(m: Any) -> Any:
+    bare: Any = nn.Linear(4, 4)
+    bare.forward = lambda x: x.shape
+    models = [Takes(lambda h: None), bare]  # type: ignore[arg-type, return-value]
+    if isinstance(m, pcgraph.PCNetwork):
+        models = [pcgraph.compile(model) for model in models]
+    return [model(X) for model in models]
+
+
+def looked_at(m: Any) -> Any:
+    if isinstance(m, pcgraph.PCNetwork):
+        m.prepare(X)
+        m.simulate(X, target=torch.zeros(5, 3))
+        pcgraph.verify(m.module, (X,), rounds=1)
+        with m.watch():
+            m(X).sum().backward()
+    else:
+        m(X).sum().backward()
+    return gradients(m), list(m.buffers()), torch.get_rng_state(), random.random()
+
+
+@pytest.mark.parametrize("scene", [wrapped, nothing_returned], ids=lambda f: f.__name__)
+def test_forward(scene: Callable[[Any], Any]) -> None:
+    assert_same(scene)
+
+
+def test_looking_at_a_network_leaves_no_trace() -> None:
+    def scene(m: Any) -> Any:
+        random.seed(0)
+        return looked_at(m)
+
+    assert_same(scene)
+
+
+def test_what_runs_later_is_refused() -> None:
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Any:
+            for _ in range(3):
+                x = self.a(x)
+                yield x
+
+    for model in (Steps(), Takes(lambda h: map(torch.sin, [h]))):  # type: ignore[arg-type, return-value]
+        with pytest.raises(CaptureError, match="happens later"):
+            pcgraph.compile(model)(X)
+
+
+def test_another_thread_may_hook_saved_tensors_during_a_capture() -> None:
+    def elsewhere() -> None:
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+            done.append((torch.ones(2, requires_grad=True) ** 2).sum())
+
+    def body(h: Tensor) -> Tensor:
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        return h.sin()
+
+    done: list[Tensor] = []
+    pcgraph.compile(Takes(body))(X)
+    assert len(done) == 1
