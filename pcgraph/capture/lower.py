@@ -43,7 +43,7 @@ def lower(captured: Captured) -> PCGraph:
         for k, spec in enumerate(vertices[-1].outputs):
             if spec is not None and spec.requires_grad:
                 carrying.add(Ref(vertices[-1].name, k))
-    return PCGraph(_cut_off(_needed(vertices, outputs), outputs), outputs, captured.name)
+    return PCGraph(_needed(vertices, outputs), outputs, captured.name)
 
 
 def _vertex(node: fx.Node, refs: dict[fx.Node, Ref]) -> Vertex:
@@ -105,24 +105,3 @@ def _needed(vertices: list[Vertex], outputs: tuple[Ref, ...]) -> list[Vertex]:
             needed.update(ref.vertex for ref in vertex.operands)
     kept.reverse()
     return kept
-
-
-def _cut_off(vertices: list[Vertex], outputs: tuple[Ref, ...]) -> list[Vertex]:
-    """What comes from outside and never gets an error carries none: autograd would have no edge to its history.
-
-    A state that is detached where it is used hangs on the call before, whose values are gone by now.
-    """
-    table = {vertex.name: vertex for vertex in vertices}
-    reached: set[str] = set()
-    stack = [ref.vertex for ref in outputs]
-    while stack:
-        vertex = table[stack.pop()]
-        if vertex.name not in reached and vertex.differentiable:
-            reached.add(vertex.name)
-            stack.extend(ref.vertex for ref in vertex.operands)
-    return [_still(v) if v.operation is None and v.differentiable and v.name not in reached else v for v in vertices]
-
-
-def _still(leaf: Vertex) -> Vertex:
-    outputs = tuple(spec and replace(spec, requires_grad=False) for spec in leaf.outputs)
-    return replace(leaf, outputs=outputs, role=Role.INPUT if leaf.role is Role.INPUT else Role.STATE)

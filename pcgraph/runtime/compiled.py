@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..codegen import Program, without_autocast
-from ..graph import Ref
+from ..graph import PCGraph, Ref
 from .binding import Binding
 from .bridge import Wave
 from .held import adopt
@@ -52,6 +52,9 @@ class Compiled:
         self._sources = [
             [place[ref.vertex] if s == 0 else number[ref] for ref in ends] for s, ends in enumerate(program.ends)
         ]
+        reached = _reached(graph)
+        # Autograd has no edge to a state that is detached where it is used; its own network's values are gone by now.
+        self._cut = {i for i in self._sources[0] if program.externals[i] not in reached}
         self._held = {item.output for item in binding.held}
         self._checked: list[list[int]] | None = None
         self._shared: set[int] = set()  # outputs with an error that share memory with others
@@ -67,7 +70,7 @@ class Compiled:
         for i in self.binding.woken:
             inputs[i].requires_grad_()
         values = self.binding.values(inputs)
-        leaves = [values[i] for i in self._sources[0]]
+        leaves = [values[i].detach() if i in self._cut else values[i] for i in self._sources[0]]
         given = [values[i] for i in self._given_places]
         changed = [(values[i], k) for i, k in self.binding.changed]
         for i, _ in self.binding.changed:
@@ -150,6 +153,18 @@ class Compiled:
                     f"{self.program.saved[segment][i].split('_', 1)[1]!r} of shape {list(saved[i].shape)} is at "
                     f"version {saved[i]._version}; expected version {version[0]} instead. Learn before changing it."
                 )
+
+
+def _reached(graph: PCGraph) -> set[str]:
+    """The vertices that an error of some output can come to."""
+    reached: set[str] = set()
+    stack = [ref.vertex for ref in graph.outputs]
+    while stack:
+        vertex = graph.vertices[stack.pop()]
+        if vertex.name not in reached and vertex.differentiable:
+            reached.add(vertex.name)
+            stack.extend(ref.vertex for ref in vertex.operands)
+    return reached
 
 
 def _mark(tensor: torch.Tensor) -> Mark:
