@@ -306,6 +306,15 @@ def test_what_cannot_be_undone_is_done_once_more_and_told() -> None:
     assert len(counts) == 1
 
 
+def test_an_iterator_that_the_run_may_have_advanced() -> None:
+    model = Net(lambda net, x: force(net, x) * next(net.previous))
+    model.previous = (float(k) for k in range(9))
+    network = pcgraph.compile(model)
+    with pytest.raises(CaptureError, match="advanced"):
+        network(data(0))
+    network(data(0)).sum().backward()
+
+
 # -- states that hang on the call before -------------------------------------------------------------------
 def detached_later(net: Net, x: Tensor) -> Tensor:
     """Truncated backpropagation through time: the state is kept as it is, and detached where it is used."""
