@@ -13,6 +13,7 @@ from ..errors import CaptureError
 from .pystate import PythonState
 
 _DEPTH = 4  # of containers within each other on a module
+_ADVANCING = (" is a random number generator", ".generator,", "_iterator,", " is a itertools.", " is a numpy.random.")
 _HARMLESS = ("calls print()", "calls time.", "calls random.Random.")  # to do twice; Python's own numbers are put back
 
 
@@ -47,6 +48,7 @@ class Before:
                 container.extend(saved)
         done = [f"changes {name or 'the model'}" for name in state.changes()]
         done += [text for text in state.reasons if text.startswith("calls ") and not text.startswith(_HARMLESS)]
+        done += [f"may have advanced one: {t}" for t in state.reasons if any(word in t.lower() for word in _ADVANCING)]
         if done:
             raise Unrepeatable(
                 f"the model differentiates while it runs, and has to run a second time for that; but it {done[0]}",

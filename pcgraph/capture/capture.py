@@ -67,7 +67,8 @@ def capture(
     try:
         return _run(model, tuple(args), kwargs, leaves, spec, unroll, False, state)
     except Again as again:
-        before.restore(state, again.where)
+        where = again.where
+    before.restore(state, where)
     return _run(model, tuple(args), kwargs, leaves, spec, unroll, True, PythonState())
 
 

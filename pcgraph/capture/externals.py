@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,6 +62,7 @@ class Externals:
         self._names = names
         self._inputs = {id(tensor): (index, input_names[index]) for index, tensor in enumerate(presented.seen)}
         self.callers = presented.callers
+        self._memories = Counter(map(storage_key, presented.callers))
         self._stand_ins = {id(tensor) for tensor in presented.stand_ins()}
         self._lasting = {storage_key(tensor) for tensor in presented.lasting()}
         self.admitted: dict[str, External] = {}
@@ -103,6 +105,10 @@ class Externals:
     def input_index(self, tensor: torch.Tensor) -> int | None:
         """Which of the call's tensor inputs a tensor stands for."""
         return self._inputs.get(id(tensor), (None, ""))[0]
+
+    def shared(self, tensor: torch.Tensor) -> bool:
+        """Whether several inputs lie in the memory of a tensor."""
+        return self._memories[storage_key(tensor)] > 1
 
     def is_itself(self, external: External, tensor: torch.Tensor) -> bool:
         """Whether the run sees an outside tensor itself, no stand-in for an input."""

@@ -93,6 +93,8 @@ def _exchange(container: Any, own: dict[int, torch.Tensor], depth: int) -> None:
     for key, value in pairs:
         if id(value) in own:
             container[key] = own[id(value)]
+        elif type(value) is tuple and any(id(item) in own for item in value):
+            container[key] = tuple(own.get(id(item), item) for item in value)
         elif isinstance(value, dict | list) and depth < _DEPTH:
             _exchange(value, own, depth + 1)
 

@@ -256,6 +256,12 @@ class Tape:
         was = dict(zip(map(id, call.operands), call.before, strict=True))
         learns = written.requires_grad or (call.aten and call.differentiates)
         if base.node.op in ("placeholder", "get_attr"):
+            if self.externals.shared(memory.tensor):  # autograd knows which are views of each other, stand-ins do not
+                raise CaptureError(
+                    f"{name} writes to an argument that shares memory with another one",
+                    where=self.where(),
+                    hint="clone() one of them before the call",
+                )
             self.changed[base.node.name] = memory.tensor
         unseen = not torch.is_grad_enabled() or not (was[id(written)] or learns)
         if spec.requires_grad and unseen:

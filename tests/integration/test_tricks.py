@@ -72,7 +72,7 @@ def steps(net: Any, model: Net) -> Iterator[Any]:
 # -- recognising tensors -----------------------------------------------------------------------------------
 def recognises(net: Net, x: Tensor) -> Tensor:
     known = x is net.previous
-    net.previous = x
+    net.previous, net.log = x, [(x, 1)]
     return net.a(x) * (2 if known else 1)
 
 
@@ -81,7 +81,7 @@ def test_an_argument_is_the_object_that_it_was() -> None:
         leaf = data(2).requires_grad_()
         for x in (data(0), data(1), data(3, 6, 4)[:3], leaf, leaf.detach()):
             for _ in range(3):
-                yield [learn(net, model, x), model.previous is x]
+                yield [learn(net, model, x), model.previous is x, model.log[0][0] is x]
             if x is leaf:
                 model.previous.square().sum().backward()  # type: ignore[attr-defined]
                 yield leaf.grad
@@ -138,6 +138,13 @@ def test_a_write_with_a_gradient_to_an_argument() -> None:
                 yield [learn(net, model, x), x, x.requires_grad, x.is_leaf]
 
     same_story(body, script)
+
+
+def test_a_write_to_arguments_that_share_memory_is_refused() -> None:
+    x = data(0)
+    network = pcgraph.compile(Net(lambda net, x, y: net.b(x.mul_(net.a.weight[0])) + y))
+    with pytest.raises(CaptureError, match="shares memory with another"):
+        network(x, x[:])
 
 
 def test_a_parameter_is_marked() -> None:
@@ -299,11 +306,20 @@ def test_what_cannot_be_undone_is_done_once_more_and_told() -> None:
     assert len(counts) == 1
 
 
+def test_an_iterator_that_the_run_may_have_advanced() -> None:
+    model = Net(lambda net, x: force(net, x) * next(net.previous))
+    model.previous = (float(k) for k in range(9))
+    network = pcgraph.compile(model)
+    with pytest.raises(CaptureError, match="advanced"):
+        network(data(0))
+    network(data(0)).sum().backward()
+
+
 # -- states that hang on the call before -------------------------------------------------------------------
 def detached_later(net: Net, x: Tensor) -> Tensor:
     """Truncated backpropagation through time: the state is kept as it is, and detached where it is used."""
     h = net.a(x)
-    before = 0 if net.previous is None else net.previous.detach() * 0.9
+    before = 0 if net.previous is None else (net.previous * 0.9).detach()
     net.previous = before + h.mean(0)
     net.memory = h * 0.1 + net.memory.detach()
     return net.b(h - net.previous) * net.memory
