@@ -84,7 +84,7 @@ def child(name: str, threads: int) -> dict[str, Any]:
     model, x, y = nets()[name]()
     begin = time.perf_counter()
     compiled = pcgraph.compile(model, example_inputs=(x,))
-    seconds["compile"] = time.perf_counter() - begin
+    seconds["compile"], stages = time.perf_counter() - begin, compiled.timings
 
     def step(call: Callable[..., Any]) -> tuple[float, list[Any]]:
         model.zero_grad()
@@ -97,6 +97,11 @@ def child(name: str, threads: int) -> dict[str, Any]:
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     lookup = lookup_seconds(compiled, x, lambda: None, 200)
     cold = lookup_seconds(compiled, x, lambda: step(compiled), 8)
+    for more, name_of in ((1, "second batch size"), (2, "third batch size")):
+        wider = torch.cat([x, x[:more]])
+        begin = time.perf_counter()
+        compiled.prepare(wider)
+        seconds[name_of] = time.perf_counter() - begin
     model.eval().train()
     seconds["backprop step"], theirs = step(model)
     vertices = compiled.graph.summary()["vertices"]
@@ -105,7 +110,7 @@ def child(name: str, threads: int) -> dict[str, Any]:
         "vertices": vertices,
         "inference steps": compiled.graph.steps,
         "seconds": seconds,
-        "stages": getattr(compiled, "timings", {}),
+        "stages": stages,
         "microseconds a vertex": 1e6 * (seconds["compile"] + seconds["first step"] - seconds["second step"]) / vertices,
         "largest resident bytes": resident,
         "microseconds of a lookup": 1e6 * lookup,
@@ -158,6 +163,7 @@ def main() -> None:
         print(
             f"{name:16} {result['vertices']:6} vertices: compile {seconds['compile']:6.2f} s ({stages}), "
             f"first step {seconds['first step']:.2f} s, {result['microseconds a vertex']:.0f} us a vertex, "
+            f"another batch size {seconds['second batch size']:.2f} s, a third {seconds['third batch size']:.2f} s, "
             f"lookup {hot:.0f} us ({cold:.0f} after a step), {result['largest resident bytes'] / 2**20:.0f} MiB; "
             f"{'gradients equal' if result['equal'] else 'GRADIENTS DIFFER'}",
             flush=True,

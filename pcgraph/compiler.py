@@ -37,6 +37,7 @@ def compile(
     example_inputs: Sequence[Any] | None = None,
     strict: bool = False,
     unroll: bool = True,
+    max_programs: int = 64,
 ) -> PCNetwork:
     """Turn a model into a predictive coding network that learns exactly like backpropagation.
 
@@ -46,12 +47,15 @@ def compile(
         strict: refuse models in which a vertex stays opaque.
         unroll: give every time step of ``nn.RNN``, ``nn.LSTM`` and ``nn.GRU`` vertices of its own. With ``False``
             such a module stays one vertex, equal to the fused kernel.
+        max_programs: how many input signatures (shapes, dtypes, structures) are kept compiled; the one that was not
+            used for longest goes first. From the third size of a dimension on, programs are derived from those of
+            the first two and proven on random data, which takes a few training steps instead of a full compilation.
 
     Returns:
         A drop-in for the model (see `PCNetwork`).
 
     Raises:
-        PCGraphError: `model` is not a module.
+        PCGraphError: `model` is not a module, or an option is out of range.
         CaptureError: a part of the model cannot be compiled without risking a wrong gradient.
 
     >>> import torch
@@ -68,7 +72,9 @@ def compile(
             f"compile takes a torch.nn.Module, not a {type(model).__name__}",
             hint="wrap a function in a module whose forward() calls it",
         )
-    options = {"strict": strict, "unroll": unroll}
+    if max_programs < 1:
+        raise PCGraphError(f"max_programs must be at least 1, not {max_programs}", hint="the default is 64")
+    options = {"strict": strict, "unroll": unroll, "max_programs": max_programs}
     network = network_of(model, _front, options)
     if example_inputs is not None:
         single = isinstance(example_inputs, torch.Tensor)

@@ -23,7 +23,6 @@ from .facade import Facade, class_for
 from .signature import signature_of
 from .surroundings import hide_from_compiler, refuse_surroundings
 
-MAX_PROGRAMS = 64  # input signatures
 MAX_VARIANTS = 16  # settings of the model per signature
 
 
@@ -144,7 +143,7 @@ class PCNetwork(Facade):
             candidates.insert(0, capture)
             del candidates[MAX_VARIANTS:]
             self._programs.move_to_end(signature)
-            while len(self._programs) > MAX_PROGRAMS:
+            while len(self._programs) > self._options["max_programs"]:
                 self._programs.popitem(last=False)
         return capture
 

@@ -501,3 +501,17 @@ def test_the_models_own_buffer_as_an_argument() -> None:
     other = torch.randn(3, 4)
     for x in (model.own, other, model.own, other):
         assert torch.equal(network(x), model(x))
+
+
+def test_the_number_of_programs_is_bounded() -> None:
+    model = nn.Linear(3, 2)
+    network = pcgraph.compile(model, max_programs=2)
+    for batch in (1, 2, 1, 3, 1):
+        network(torch.ones(batch, 3)).sum().backward()
+    assert network.cache_info()["captures"] == 3
+    assert network.cache_info()["programs"] == 2
+    network(torch.ones(2, 3))  # the one that was not used for longest
+    assert network.cache_info()["captures"] == 4
+    assert copy.deepcopy(network)._options["max_programs"] == 2
+    with pytest.raises(pcgraph.PCGraphError, match="max_programs must be at least 1"):
+        pcgraph.compile(model, max_programs=0)
