@@ -13,6 +13,8 @@ from ..errors import CaptureError
 from .pystate import PythonState
 
 _DEPTH = 4  # of containers within each other on a module
+_CONTAINERS = {dict, list, collections.deque, collections.OrderedDict, collections.defaultdict}
+_EMPTY: tuple[Any, Any] = ((), {})
 _ADVANCING = (" is a random number generator", ".generator,", "_iterator,", " is a itertools.", " is a numpy.random.")
 _HARMLESS = ("calls print()", "calls time.", "calls random.Random.")  # to do twice; Python's own numbers are put back
 
@@ -59,8 +61,8 @@ class Before:
     def _save(self, container: Any, depth: int) -> None:
         if id(container) in self._saved:
             return
-        self._saved[id(container)] = container, container.copy()
-        inner = container.values() if isinstance(container, dict) else container
-        for value in inner if depth < _DEPTH else ():
-            if type(value) in (dict, list, collections.deque, collections.OrderedDict, collections.defaultdict):
-                self._save(value, depth + 1)
+        self._saved[id(container)] = container, container.copy() if container else _EMPTY[isinstance(container, dict)]
+        if container and depth < _DEPTH:
+            for value in container.values() if isinstance(container, dict) else container:
+                if type(value) in _CONTAINERS:
+                    self._save(value, depth + 1)
