@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..errors import LearnError
 from .bridge import layout
 from .checkpoints import checkpointed, hooks_off
 
@@ -105,6 +106,8 @@ class Run:
         arriving = [error for error in errors[: len(program.outputs_of[segment])] if error is not None]
         if not arriving and not flight:
             return (*token, *(None for _ in program.ends[segment]))
+        if any(error.layout is not torch.strided for error in arriving):
+            self._refuse_sparse(segment, errors)
         layouts = tuple(None if e is None else layout(e) for e in errors[: len(program.outputs_of[segment])])
         results, watched, flight, below = learning.run(saved, flight, arriving, layouts, compiled.watch)
         if compiled.watch:
@@ -113,6 +116,18 @@ class Run:
             self._onward = (flight, below)
             return (_TOKEN, *results)
         return tuple(results)
+
+    def _refuse_sparse(self, segment: int, errors: Sequence[torch.Tensor | None]) -> None:
+        """Raise if the error of a dense output is sparse: no program is proven on such."""
+        graph = self._compiled.program.graph
+        for k, error in zip(self._compiled.program.outputs_of[segment], errors, strict=False):
+            dense = len(graph.spec(graph.outputs[k]).stride) == len(graph.spec(graph.outputs[k]).shape)
+            if error is not None and error.layout is not torch.strided and dense:
+                raise LearnError(
+                    f"the gradient of a network's output arrives as a {error.layout} tensor",
+                    vertex=str(graph.outputs[k]),
+                    hint="let the loss hand on a dense one (embedding with sparse=False, grad.to_dense())",
+                )
 
     def _from_above(self, segment: int, errors: Sequence[torch.Tensor | None]) -> tuple[Learning, list[Any]]:
         """How learning goes on at a segment, and the errors on their way to it."""

@@ -606,6 +606,19 @@ def test_numerical_gradients() -> None:
     assert torch.autograd.gradcheck(network, (X.double().requires_grad_(),), check_batched_grad=True)
 
 
+def test_a_sparse_gradient_of_an_output_is_refused() -> None:
+    model: Any = nn.Module()
+    model.w = nn.Parameter(torch.ones(5, 4))
+    model.forward = lambda x: x * model.w
+    network = pcgraph.compile(model)
+    for _ in range(2):
+        with pytest.raises(LearnError, match="sparse"):
+            network(X).backward(torch.eye(5, 4).to_sparse())
+        network.zero_grad()
+        network(X).sum().backward()
+        assert torch.equal(model.w.grad, X)
+
+
 def test_mutation_of_saved_tensors_is_refused() -> None:
     network = pcgraph.compile(smooth())
     with (
