@@ -7,6 +7,7 @@ caller holds a value that the network goes on with (a seam) there is one node mo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,8 @@ from ..graph import TensorSpec
 
 if TYPE_CHECKING:
     from .run import Run
+
+_keeps_graph: Callable[[], bool] = torch._C._autograd._get_current_graph_task_keep_graph
 
 
 class Wave(torch.autograd.Function):
@@ -44,7 +47,7 @@ class Wave(torch.autograd.Function):
 def _learned(ctx: Any, errors: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor | None, ...]:
     # A checkpoint predicts again here. Learning frees each value after its last use: nobody else may hold it.
     kept = iter(ctx.saved_tensors if ctx.run.checkpointed else ())
-    gradients: tuple[torch.Tensor | None, ...] = ctx.run.learn(ctx.segment, errors, kept)
+    gradients: tuple[torch.Tensor | None, ...] = ctx.run.learn(ctx.segment, errors, kept, keep=_keeps_graph())
     return gradients
 
 

@@ -53,14 +53,21 @@ class Compiled:
         self._given_places = [place[graph.outputs[k].vertex] for k in self._given]
         number = {ref: k for k, ref in enumerate(graph.outputs)}
         # What each segment hands errors to: the values of leaves below segment 0, outputs of lower segments elsewhere.
-        self._sources = [
+        self.sources = [
             [place[ref.vertex] if s == 0 else number[ref] for ref in ends] for s, ends in enumerate(program.ends)
         ]
         self._held = {item.output for item in binding.held}
+        self.copied: list[bool] | None = None  # which gradients a step has to copy; None before the first one
         self._leaves_behind = bool(binding.held or binding.changed or binding.woken)
         self._again = _read_again(program)
         self._checked: list[list[int]] | None = None
         self._shared: set[int] = set()  # outputs with an error that share memory with others
+
+    @property
+    def straight(self) -> bool:
+        """Whether there is one output, of one segment, and nothing else that a call leaves with the caller."""
+        simple = len(self.sources) == 1 and len(self.program.graph.outputs) == 1 and not self._given
+        return simple and not (self._leaves_behind or self.plain or self.program.opaque or checkpointed())
 
     @property
     def first(self) -> bool:
@@ -79,7 +86,7 @@ class Compiled:
         for i in self.binding.woken:
             inputs[i].requires_grad_()
         values = self.binding.values(inputs)
-        leaves = [values[i] for i in self._sources[0]]
+        leaves = [values[i] for i in self.sources[0]]
         given = [values[i] for i in self._given_places]
         changed = [(values[i], k) for i, k in self.binding.changed]
         for i, _ in self.binding.changed:
@@ -104,7 +111,7 @@ class Compiled:
         for segment, ks in enumerate(self.program.outputs_of):
             if segment:
                 token = learned[-1]
-                learned = Wave.apply(run, segment, token, *[outputs[k] for k in self._sources[segment]])
+                learned = Wave.apply(run, segment, token, *[outputs[k] for k in self.sources[segment]])
             for k, value in zip(ks, learned, strict=False):
                 outputs[k] = value
         run.outputs = []

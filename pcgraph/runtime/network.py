@@ -21,9 +21,11 @@ from ..schedule import Schedule
 from .compiled import Compiled
 from .facade import Facade, class_for
 from .signature import signature_of
+from .step import Loss, Objective, learn_from
 from .surroundings import hide_from_compiler, refuse_surroundings
 
 MAX_VARIANTS = 16  # settings of the model per signature
+MAX_LOSSES = 8
 
 
 _thread = threading.local()
@@ -93,6 +95,7 @@ class PCNetwork(Facade):
         own["_programs"] = OrderedDict()  # signature -> captures, latest used last
         own["_latest"] = None
         own["_watching"], own["_errors"] = (), {}
+        own["_objectives"] = {}  # by loss, networks of the model and that loss
         own["_counts"] = {"hits": 0, "captures": 0}
 
     # -- calling ---------------------------------------------------------------------------------
@@ -107,19 +110,26 @@ class PCNetwork(Facade):
             return self.module(*args, **kwargs)
         refuse_surroundings()
         inputs, signature = signature_of(args, kwargs)
+        compiled = self._program_for(args, kwargs, inputs, signature)
+        return self.module(*args, **kwargs) if compiled is None else compiled(inputs)
+
+    hide_from_compiler(forward)
+
+    def _program_for(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], inputs: Sequence[torch.Tensor], signature: Any
+    ) -> Compiled | None:
+        """The program of a call; None if there is nothing to learn."""
         capture = self._find(signature, inputs)
         if capture is None:
             if not any(t.requires_grad for t in (*self.parameters(), *inputs)):
-                return self.module(*args, **kwargs)  # nothing to learn
+                return None
             capture = self._capture(args, kwargs, signature)
         else:
             self._counts["hits"] += 1
         compiled = capture.compiled
         if self._watching or compiled.watch:
             compiled.watch = self._watched_refs(compiled.program.graph)
-        return compiled(inputs)
-
-    hide_from_compiler(forward)
+        return compiled
 
     def _find(self, signature: Any, inputs: Sequence[torch.Tensor]) -> Capture | None:
         candidates: list[Capture] | None = self._programs.get(signature)
@@ -155,6 +165,56 @@ class PCNetwork(Facade):
             if self._find(signature, inputs) is None:
                 self._capture(args, kwargs, signature)
         return self
+
+    def step(self, inputs: Any, target: Any, loss: Loss) -> torch.Tensor:
+        """Prediction, loss and learning in one call: ``loss(pcn(inputs), target).backward()``, with less around it.
+
+        The loss is captured as a part of the network, whose only output it is. Every ``p.grad`` is what the two lines
+        would have made it, to the bit. The engine takes part only where somebody waits for it: hooks on parameters,
+        inputs with a history, torch.distributed.
+
+        Args:
+            inputs: the argument of the call; a tuple of several, or a dict of keyword arguments.
+            target: second argument of `loss`.
+            loss: ``(output, target)`` -> tensor with one element; a function or a module. Pass the same one at every
+                step: each is captured for itself.
+
+        Returns:
+            The loss, without a history.
+
+        Raises:
+            PCGraphError: the loss is no tensor with one element, nothing learns, or gradients are switched off.
+            CaptureError: a part of the model or of the loss cannot be compiled without risking a wrong gradient.
+
+        >>> import torch, pcgraph
+        >>> pcn = pcgraph.compile(torch.nn.Linear(3, 2))
+        >>> value = pcn.step(torch.ones(4, 3), torch.zeros(4, 2), torch.nn.functional.mse_loss)
+        >>> value.requires_grad, pcn.weight.grad.shape
+        (False, torch.Size([2, 3]))
+        """
+        if not torch.is_grad_enabled():
+            raise PCGraphError("a step needs gradients, which are switched off", hint="leave torch.no_grad() first")
+        refuse_surroundings()
+        whole = self._with_loss(loss)
+        call = (inputs, target)
+        tensors, signature = signature_of(call, {})
+        compiled = whole._program_for(call, {}, tensors, signature)
+        if compiled is None:
+            raise PCGraphError("neither a parameter nor an input requires a gradient", hint="unfreeze one of them")
+        self.__dict__["_latest"] = whole._latest
+        return learn_from(compiled, tensors)
+
+    def _with_loss(self, loss: Loss) -> PCNetwork:
+        """The network of the model and a loss."""
+        whole: PCNetwork | None = self._objectives.get(loss)
+        if whole is None:
+            whole = self._objectives[loss] = network_of(Objective(self.module, loss), self._front, self._options)
+            whole.__dict__["_counts"] = self._counts
+            if len(self._objectives) > MAX_LOSSES:
+                self._objectives.pop(next(iter(self._objectives)))
+        if self._watching or whole._watching:
+            whole.__dict__["_watching"], whole.__dict__["_errors"] = self._watching, self._errors
+        return whole
 
     def simulate(
         self,

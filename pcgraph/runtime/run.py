@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,8 +14,6 @@ from .checkpoints import checkpointed, hooks_off
 if TYPE_CHECKING:
     from ..codegen import Learning
     from .compiled import Compiled
-
-_keeps_graph: Callable[[], bool] = torch._C._autograd._get_current_graph_task_keep_graph
 
 _FREED = (
     "Trying to run the learning phase a second time: the values that the prediction saved were freed after the first "
@@ -77,11 +75,20 @@ class Run:
         return [value for value in saved if isinstance(value, torch.Tensor)]
 
     def learn(
-        self, segment: int, errors: Sequence[torch.Tensor | None], kept: Iterator[torch.Tensor]
+        self,
+        segment: int,
+        errors: Sequence[torch.Tensor | None],
+        kept: Iterator[torch.Tensor] | None = None,
+        *,
+        keep: bool,
     ) -> tuple[torch.Tensor | None, ...]:
         """Gradients of the segment's sources from the errors of its outputs (and the token's).
 
-        `kept` yields the values that were handed over.
+        Args:
+            segment: what learns.
+            errors: of its outputs.
+            kept: yields the values that were handed over, where they were.
+            keep: this may be done a second time.
 
         Raises:
             RuntimeError: the saved values were freed, or changed since the prediction.
@@ -92,12 +99,12 @@ class Run:
             raise RuntimeError(_FREED)
         if compiled.stale is not None:
             raise RuntimeError(compiled.stale)
-        if self.checkpointed:
+        if self.checkpointed and kept is not None:
             saved = [next(kept) if value is _ELSEWHERE else value for value in saved]
             next(kept, None)  # at its end, an iterator lets go
         else:
             compiled.check_versions(segment, saved, self._versions)
-        if _keeps_graph():
+        if keep:
             saved = list(saved)
         else:
             self._saved[segment] = None

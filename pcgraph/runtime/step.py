@@ -1,0 +1,114 @@
+"""A training step as one call: prediction, loss and learning, with no engine of autograd's in between.
+
+The loss becomes part of the network, so that inference starts from an error of 1 at one output, and the gradients are
+added to the parameters here as autograd would add them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ..errors import PCGraphError
+from .compiled import Compiled
+from .run import Run
+
+Loss = Callable[[Any, Any], torch.Tensor]
+
+
+class Objective(torch.nn.Module):
+    """A model and a loss: arguments and target in, a scalar out."""
+
+    def __init__(self, model: torch.nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+        owner = getattr(loss, "__self__", None)
+        if isinstance(owner, torch.nn.Module):  # a method: its module may have parameters
+            self.owner = owner
+
+    def forward(self, inputs: Any, target: Any) -> torch.Tensor:
+        """The loss of the model's output."""
+        if isinstance(inputs, dict):
+            output = self.model(**inputs)
+        else:
+            output = self.model(*inputs) if isinstance(inputs, tuple) else self.model(inputs)
+        value = self.loss(output, target)
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            what = f"of shape {list(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+            raise PCGraphError(f"the loss of a step must have one element, not be {what}", hint="reduce it: .mean()")
+        return value
+
+
+def learn_from(compiled: Compiled, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Predict, let the errors come down from the only output, and add up the gradients; returns the output."""
+    values = compiled.binding.values(inputs)
+    leaves = [values[i] for i in compiled.sources[0]]
+    if not compiled.straight or _watched_by_the_engine(leaves):
+        value: torch.Tensor = compiled(inputs)
+        value.backward()
+        return value.detach()
+    with torch.no_grad():
+        run = Run(compiled, values, leaves)
+        run.predict()
+        value = run.outputs[0]
+        seed = torch.ones_like(value)
+        gradients = run.learn(0, (seed,), keep=False)
+        if compiled.copied is None:
+            compiled.copied = [
+                g is not None and (twice or not _laid_out_like(g, leaf))
+                for g, twice, leaf in zip(gradients, _shared(gradients, seed), leaves, strict=True)
+            ]
+        for leaf, gradient, copied in zip(leaves, gradients, compiled.copied, strict=True):
+            if gradient is not None:
+                _add(leaf, gradient, copied)
+    return value
+
+
+def _watched_by_the_engine(leaves: Sequence[torch.Tensor]) -> bool:
+    """Whether somebody waits for what only the engine does: call hooks, go on to what made an input."""
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        return True
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return True  # hooks that no Python code can see
+    return any([t._backward_hooks or t._post_accumulate_grad_hooks or t.grad_fn is not None for t in leaves])
+
+
+def _add(leaf: torch.Tensor, gradient: torch.Tensor, copied: bool) -> None:
+    """What autograd does at a leaf: the first gradient becomes ``.grad``, others are added in place."""
+    if leaf.grad is not None:
+        leaf.grad += gradient
+    elif not copied:
+        leaf.grad = gradient
+    elif _dense(leaf):
+        strided = torch.empty_strided(leaf.shape, leaf.stride(), dtype=gradient.dtype, device=gradient.device)
+        leaf.grad = strided.copy_(gradient)
+    else:
+        leaf.grad = gradient.clone(memory_format=torch.contiguous_format)
+
+
+def _shared(gradients: Sequence[torch.Tensor | None], seed: torch.Tensor) -> list[bool]:
+    """Which gradients are the same object as another one: a leaf must have its own."""
+    counts = Counter(map(id, (*gradients, seed)))
+    return [counts[id(gradient)] > 1 for gradient in gradients]
+
+
+def _laid_out_like(gradient: torch.Tensor, leaf: torch.Tensor) -> bool:
+    """Autograd's contract for ``.grad``: strides like the leaf's, or contiguous where the leaf's have gaps."""
+    if not _dense(leaf):
+        return gradient.is_contiguous()
+    places = zip(gradient.shape, gradient.stride(), leaf.stride(), strict=True)
+    return all(size == 1 or mine == its for size, mine, its in places)
+
+
+def _dense(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's entries fill its memory, each once, in whatever order."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
