@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_flatten_with_path, tree_unfla
 from ..errors import CaptureError
 from .again import Before
 from .captured import Captured, Kept, OutputSpec
+from .comparable import comparable, not_comparable
 from .externals import Externals, names_of
 from .guards import Guards
 from .lazy import materialise
@@ -58,62 +59,50 @@ def capture(
         CaptureError: the model does something whose gradient could not be guaranteed.
         Exception: whatever the model itself raises on these arguments; what it did until then stays done.
     """
-    kwargs = dict(kwargs or {})
-    leaves, spec = tree_flatten((tuple(args), kwargs))
-    materialise(model, args, kwargs)
+    materialise(model, args, kwargs or {})
+    call = _Call(model, tuple(args), dict(kwargs or {}), unroll)
     if aten:
-        return _run(model, tuple(args), kwargs, leaves, spec, unroll, True, PythonState())
+        return _run(call, True, PythonState())
     before, state = Before(model), PythonState()
     try:
-        return _run(model, tuple(args), kwargs, leaves, spec, unroll, False, state)
+        return _run(call, False, state)
     except Again as again:
         where = again.where
     before.restore(state, where)
-    return _run(model, tuple(args), kwargs, leaves, spec, unroll, True, PythonState())
+    return _run(call, True, PythonState())
 
 
-def _run(
-    model: torch.nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    leaves: list[Any],
-    spec: Any,
-    unroll: bool,
-    aten: bool,
-    state: PythonState,
-) -> Captured:
-    state.read(model, "")
+@dataclass(frozen=True)
+class _Call:
+    """What is to be captured."""
+
+    model: torch.nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    unroll: bool
+
+
+def _run(call: _Call, aten: bool, state: PythonState) -> Captured:
+    state.read(call.model, "")
+    leaves, _ = tree_flatten((call.args, call.kwargs))
     presented = Presented(leaves, state.knows)
     try:
-        return _record(model, args, kwargs, leaves, spec, unroll, aten, state, presented)
+        return _record(call, aten, state, presented)
     finally:
         presented.restore()
 
 
-def _record(
-    model: torch.nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    leaves: list[Any],
-    spec: Any,
-    unroll: bool,
-    aten: bool,
-    state: PythonState,
-    presented: Presented,
-) -> Captured:
-    names = _input_names(model, args, kwargs)
+def _record(call: _Call, aten: bool, state: PythonState, presented: Presented) -> Captured:
+    model = call.model
+    leaves, spec = tree_flatten((call.args, call.kwargs))
+    names = _input_names(model, call.args, call.kwargs)
     run_leaves = list(map(presented.of, leaves))
     tensor_names = _unique_names(leaves, names)
     graph = fx.Graph()
     externals = Externals(names_of(model), tensor_names, presented)
-    recorder = Recorder(externals, graph, UNROLLED if unroll else {}, aten)
+    recorder = Recorder(externals, graph, UNROLLED if call.unroll else {}, aten)
     _refuse_old_hooks(model)
-    modes = [mode for mode in _get_current_function_mode_stack() if not isinstance(mode, DeviceContext)]
-    if modes:
-        raise CaptureError(
-            f"a torch function mode is active around the call ({type(modes[0]).__name__})",
-            hint="call the network outside of it: what it does to each call cannot be compiled",
-        )
+    _refuse_function_modes()
     refuse_hooks_around()
     run_args, run_kwargs = tree_unflatten(run_leaves, spec)
     stand_ins = presented.stand_ins()
@@ -155,18 +144,7 @@ def _record(
     presented.hand_back(model)
     once += [f"the run changes {what or 'the model'}" for what in state.changes()]
     once += [f"reads a tensor that pcgraph cannot name ({where})" for where in externals.unnamed]
-    once += [
-        f"input {names[i]!r} is a {type(leaf).__name__}, which cannot be compared"
-        for i, leaf in enumerate(leaves)
-        if not isinstance(leaf, torch.Tensor) and not comparable(leaf)
-    ]
-    once += [
-        f"input {names[i]!r} has an attribute {name!r} that cannot be compared"
-        for i, leaf in enumerate(leaves)
-        if isinstance(leaf, torch.Tensor)
-        for name, value in vars(leaf).items()
-        if not comparable(value)
-    ]
+    once += not_comparable(names, leaves)
     guards = Guards(state, owned, questions)
     return Captured(
         type(model).__name__,
@@ -184,19 +162,16 @@ def _record(
     )
 
 
-def comparable(leaf: Any) -> bool:
-    """Whether a non-tensor argument can be part of a program's signature: nothing but its value can be read from it."""
-    if isinstance(leaf, slice):
-        return all(map(comparable, (leaf.start, leaf.stop, leaf.step)))
-    if isinstance(leaf, enum.Enum):
-        return True
-    return leaf is None or leaf is ... or (isinstance(leaf, _VALUES) and not hasattr(leaf, "__dict__"))
-
-
 _LATER = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, map, filter)
-_VALUES = (
-    int, float, complex, str, bytes, range, torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format,
-)  # fmt: skip
+
+
+def _refuse_function_modes() -> None:
+    modes = [mode for mode in _get_current_function_mode_stack() if not isinstance(mode, DeviceContext)]
+    if modes:
+        raise CaptureError(
+            f"a torch function mode is active around the call ({type(modes[0]).__name__})",
+            hint="call the network outside of it: what it does to each call cannot be compiled",
+        )
 
 
 def _finish(
@@ -215,7 +190,7 @@ def _finish(
             described.append((tensors.index(node), None))
             if vars(leaf) and id(leaf) not in recorder.externals.objects:  # those have theirs already
                 attributes[tensors.index(node)] = dict(vars(leaf))
-                if not all(comparable(v) or isinstance(v, enum.Enum) for v in vars(leaf).values()):
+                if not all(comparable(v) for v in vars(leaf).values()):
                     recorder.tape.look("a returned tensor has attributes which are made anew each time")
         else:
             described.append((None, leaf))

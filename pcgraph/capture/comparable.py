@@ -1,0 +1,38 @@
+"""Which arguments of a call can be told apart by value. With others a graph is good for one call."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+_VALUES = (
+    int, float, complex, str, bytes, range, torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format,
+)  # fmt: skip
+
+
+def comparable(leaf: Any) -> bool:
+    """Whether a non-tensor argument can be part of a program's signature: nothing but its value can be read from it."""
+    if isinstance(leaf, slice):
+        return all(map(comparable, (leaf.start, leaf.stop, leaf.step)))
+    if isinstance(leaf, enum.Enum):
+        return True
+    return leaf is None or leaf is ... or (isinstance(leaf, _VALUES) and not hasattr(leaf, "__dict__"))
+
+
+def not_comparable(names: Sequence[str], leaves: Sequence[Any]) -> list[str]:
+    """What cannot be compared among the arguments, and in the attributes that their tensors carry, for people."""
+    found = [
+        f"input {name!r} is a {type(leaf).__name__}, which cannot be compared"
+        for name, leaf in zip(names, leaves, strict=True)
+        if not isinstance(leaf, torch.Tensor) and not comparable(leaf)
+    ]
+    return found + [
+        f"input {name!r} has an attribute {attribute!r} that cannot be compared"
+        for name, leaf in zip(names, leaves, strict=True)
+        if isinstance(leaf, torch.Tensor)
+        for attribute, value in vars(leaf).items()
+        if not comparable(value)
+    ]
