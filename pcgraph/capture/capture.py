@@ -15,6 +15,7 @@ from torch import fx
 from torch.nn.modules import module as _module
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from ..errors import CaptureError
@@ -102,8 +103,8 @@ def _record(call: _Call, aten: bool, state: PythonState, presented: Presented) -
     externals = Externals(names_of(model), tensor_names, presented)
     recorder = Recorder(externals, graph, UNROLLED if call.unroll else {}, aten)
     _refuse_old_hooks(model)
-    _refuse_function_modes()
     refuse_hooks_around()
+    _refuse_modes()
     run_args, run_kwargs = tree_unflatten(run_leaves, spec)
     stand_ins = presented.stand_ins()
     references = {id(tensor): sys.getrefcount(tensor) for tensor in stand_ins}
@@ -165,12 +166,14 @@ def _record(call: _Call, aten: bool, state: PythonState, presented: Presented) -
 _LATER = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, map, filter)
 
 
-def _refuse_function_modes() -> None:
-    modes = [mode for mode in _get_current_function_mode_stack() if not isinstance(mode, DeviceContext)]
+def _refuse_modes() -> None:
+    modes: list[Any] = [mode for mode in _get_current_function_mode_stack() if not isinstance(mode, DeviceContext)]
+    kind = "function" if modes else "dispatch"
+    modes = modes or list(_get_current_dispatch_mode_stack())
     if modes:
         raise CaptureError(
-            f"a torch function mode is active around the call ({type(modes[0]).__name__})",
-            hint="call the network outside of it: what it does to each call cannot be compiled",
+            f"a torch {kind} mode is active around the call ({type(modes[0]).__name__})",
+            hint="call the network outside of it, or the plain model inside: what a mode does to calls is not compiled",
         )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd import functional as autograd_functional
 from torch.nn.utils import parametrize, prune
+from torch.utils.flop_counter import FlopCounterMode
 
 import pcgraph
 from pcgraph.errors import CaptureError, LearnError, PCGraphError
@@ -703,3 +704,12 @@ def test_another_thread_may_hook_saved_tensors_during_a_capture() -> None:
     done: list[Tensor] = []
     pcgraph.compile(Takes(body))(X)
     assert len(done) == 1
+
+
+def test_a_mode_around_a_call_is_named() -> None:
+    network = pcgraph.compile(nn.Linear(3, 2))
+    with FlopCounterMode(display=False), pytest.raises(pcgraph.CaptureError, match=r"dispatch mode .*FlopCounterMode"):
+        network(torch.ones(4, 3))
+    with FlopCounterMode(display=False) as flops, torch.no_grad():
+        network(torch.ones(4, 3))
+    assert flops.get_total_flops() == 2 * 4 * 3 * 2
