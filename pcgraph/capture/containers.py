@@ -111,20 +111,21 @@ class Variable:
 
 
 class ArrayBytes:
-    """The bytes of a NumPy array, as a container."""
+    """What a NumPy array is made of, as a container."""
 
     def __init__(self, array: np.ndarray) -> None:
         self._array = array
 
     def __iter__(self) -> Iterator[Any]:
-        yield self._array.tobytes()
+        array = self._array
+        yield from (array.tobytes(), str(array.dtype), *array.shape)
 
 
 class ClassDict:
-    """The attributes of a class, as a container."""
+    """The attributes of a class and the classes that it inherits from, as a container."""
 
     def __init__(self, cls: type) -> None:
         self.cls = cls
 
     def __iter__(self) -> Iterator[Any]:
-        return iter([*vars(self.cls), *vars(self.cls).values()])
+        return iter([*vars(self.cls), *vars(self.cls).values(), self.cls.__mro__])

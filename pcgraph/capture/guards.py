@@ -20,7 +20,9 @@ def _read_settings() -> list[Callable[[], Any]]:
     names = (
         "_get_deterministic_algorithms _get_mkldnn_enabled _get_cudnn_enabled _get_flash_sdp_enabled "
         "_get_mem_efficient_sdp_enabled _get_math_sdp_enabled _get_cudnn_sdp_enabled _len_torch_dispatch_stack "
-        "_len_torch_function_stack get_num_threads is_anomaly_enabled"
+        "_len_torch_function_stack get_num_threads is_anomaly_enabled _get_deterministic_algorithms_warn_only "
+        "_get_cudnn_benchmark _get_cudnn_deterministic _get_deterministic_fill_uninitialized_memory "
+        "is_autocast_cache_enabled"
     ).split()
     reads = [getattr(c, name) for name in names]
     for device in ("cpu", "cuda"):

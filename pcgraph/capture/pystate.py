@@ -62,7 +62,7 @@ class PythonState:
         self._keep: list[Any] = []
         self._snapshots = Snapshots(_same_atom)
         self._importing = 0
-        self._modules: set[types.ModuleType] = set()
+        self._modules: dict[types.ModuleType, set[str]] = {}
         self._types: set[type] = set()
         self.reseeded: str | None = None
         self.changed_settings: str | None = None
@@ -100,7 +100,7 @@ class PythonState:
             item, name = stack.pop()
             if isinstance(item, _BOUND):
                 item = _owner(item)
-            if isinstance(item, _ATOMS) or id(item) in self._seen:
+            if (isinstance(item, _ATOMS) and not _carries(item)) or id(item) in self._seen:
                 continue
             if len(self._seen) > _LIMIT:
                 self._reason("the model reads more Python objects than can be compared")
@@ -111,12 +111,16 @@ class PythonState:
 
     def _open(self, item: Any, name: str) -> Iterable[tuple[Any, str]]:
         if isinstance(item, torch.Tensor):
-            return [(vars(item), name)] if getattr(item, "__dict__", None) else []
+            return [(vars(item), name)]  # somebody may put something there
+        if isinstance(item, _ATOMS):
+            return self._attributes(item, name)
         if isinstance(item, weakref.ref):
             return [(item(), name)]
         if isinstance(item, dict | types.MappingProxyType):
             self._snapshots.add(item, name)
-            return [*self._attributes(item, name), *((value, f"{name}[{key!r}]") for key, value in item.items())]
+            keys = [(key, f"a key of {name}") for key in item if type(key) is not str]
+            inner = [(value, f"{name}[{key!r}]") for key, value in item.items()]
+            return [*self._attributes(item, name), *keys, *inner]
         if isinstance(item, list | set | frozenset | collections.deque | tuple):
             if not isinstance(item, tuple | frozenset):
                 self._snapshots.add(item, name)
@@ -135,9 +139,10 @@ class PythonState:
         if isinstance(item, types.MethodType):
             return [(item.__self__, name), (item.__func__, name)]
         if isinstance(item, functools.partial):
+            self._snapshots.add(Slots(item, ["func", "args", "keywords"]), name)
             return [(item.func, name), (item.args, name), (item.keywords, name)]
         if isinstance(item, types.ModuleType):
-            self._read_module(item, set(), name)
+            self._read_module(item, None, name)
             return []
         if isinstance(item, type):
             return self._open_class(item, name)
@@ -149,7 +154,8 @@ class PythonState:
         attributes = ClassDict(cls)
         self._snapshots.add(attributes, f"class {cls.__qualname__}")
         self._methods += [v for v in vars(cls).values() if _is_plain(v)]
-        plain = [(v, f"{name}.{k}") for k, v in vars(cls).items() if not k.startswith("__") and not _is_plain(v)]
+        own = [(k, v) for k, v in vars(cls).items() if isinstance(v, types.FunctionType) or not k.startswith("__")]
+        plain = [(v, f"{name}.{k}") for k, v in own if not _is_plain(v)]
         return [*plain, *((base, base.__qualname__) for base in cls.__bases__)]
 
     def _open_object(self, item: Any, name: str) -> Iterable[tuple[Any, str]]:
@@ -189,9 +195,16 @@ class PythonState:
         return []
 
     def _attributes(self, item: Any, name: str) -> Iterable[tuple[Any, str]]:
-        """Attributes that a subclass of a builtin container carries."""
-        attributes = getattr(item, "__dict__", None)
-        return [(attributes, name), (type(item), type(item).__qualname__)] if attributes else []
+        """Attributes that a subclass of a builtin type carries, and the class."""
+        cls = type(item)
+        if cls.__module__ in ("builtins", "collections") or not _is_users(cls.__module__):
+            return []
+        slots = [slot for c in cls.__mro__ for slot in _as_tuple(c.__dict__.get("__slots__", ()))]
+        named = [_mangled(cls, slot) for slot in slots if slot not in ("__weakref__", "__dict__")]
+        if named:
+            self._snapshots.add(Slots(item, named), name)
+        inner = [(getattr(item, slot, None), f"{name}.{slot}") for slot in named]
+        return [(getattr(item, "__dict__", None), name), (cls, cls.__qualname__), *inner]
 
     def _reason(self, text: str) -> None:
         if text not in self.reasons:
@@ -246,6 +259,8 @@ class PythonState:
                 self._reason(f"calls {code.co_qualname} of {impure}")
             return
         names = set(code.co_names)
+        if not names.isdisjoint(("getattr", "hasattr")):
+            names.update(c for c in code.co_consts if type(c) is str and c.isidentifier())
         scope = frame.f_globals
         wanted = _global_names(code)
         read = {name: scope[name] for name in wanted if name in scope}
@@ -259,19 +274,26 @@ class PythonState:
         if any(name != "__class__" for name in code.co_freevars):
             self._uncovered[code] = f"{code.co_filename}:{code.co_firstlineno}"
 
-    def _read_module(self, module: types.ModuleType, names: set[str], path: str) -> None:
-        if module.__name__.startswith("numpy.random") or (module.__name__ == "numpy" and "random" in names):
+    def _read_module(self, module: types.ModuleType, names: set[str] | None, path: str) -> None:
+        """Snapshot a module: its data, and what is called by one of these names; None stands for any name."""
+        numpy = module.__name__ == "numpy" and names is not None and "random" in names
+        if numpy or module.__name__.startswith("numpy.random"):
             self._reason("uses numpy.random")
-        if not _is_users(module.__name__) or module in self._modules:
+        if not _is_users(module.__name__):
             return
-        self._modules.add(module)
         scope = vars(module)
-        plain = {name for name, value in scope.items() if not name.startswith("__") and not _is_code(value)}
-        used = tuple(sorted(plain | (names & scope.keys())))
-        self._snapshots.add(Globals(scope, used), path)
-        for name in used:
+        every = names is None or "getattr" in names  # by a name that is made up at run time
+        wanted = {n for n, value in scope.items() if not n.startswith("__") and (every or not _is_code(value))}
+        known = self._modules.setdefault(module, set())
+        wanted = (wanted | (names or set())) - known
+        if not wanted:
+            return
+        known |= wanted
+        # With names that are not there yet; where any may be asked for, with all that there are.
+        self._snapshots.add(scope if names is None else Globals(scope, tuple(sorted(wanted))), path)
+        for name in sorted(wanted & scope.keys()):
             if isinstance(scope[name], types.ModuleType):
-                self._read_module(scope[name], names, f"{path}.{name}")
+                self._read_module(scope[name], names or set(), f"{path}.{name}")
             else:
                 self.read(scope[name], f"{path}.{name}")
 
@@ -317,6 +339,17 @@ def _same_atom(a: Any, b: Any) -> bool:
     if type(a) is not type(b) or not isinstance(a, _EQUAL_ATOMS):
         return False
     return repr(a) == repr(b) if isinstance(a, float | complex) else a == b
+
+
+def _carries(item: Any) -> bool:
+    """Whether a number or a text is of a class of its own, and may hold more than its value."""
+    cls = type(item)
+    if cls in _PLAIN or not issubclass(cls, int | float | complex | str | bytes):
+        return False
+    return not issubclass(cls, enum.Enum | np.generic) and _is_users(cls.__module__)
+
+
+_PLAIN = frozenset({int, float, complex, str, bytes, bool})
 
 
 def _is_users(module: str) -> bool:

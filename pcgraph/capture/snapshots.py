@@ -91,9 +91,13 @@ class Snapshots:
 
     def _same_told(self, words: Any) -> bool:
         """Look into what was written to."""
-        if self._were is None:
-            return all(map(self._as_it_was, self._told))
-        return all(self._as_it_was(self._told[i]) for i in np.nonzero(words != self._were)[0])
+        written = self._told if self._were is None else [self._told[i] for i in np.nonzero(words != self._were)[0]]
+        for snapshot in written:
+            now = list(snapshot.view)
+            if not self._equal(now, snapshot.elements):
+                return False
+            snapshot.elements = now  # equal, but other objects: they have to live as long as their addresses count
+        return True
 
     def _same_loose(self, current: list[Any]) -> bool:
         if not self._equal(current, self._elements):
@@ -116,6 +120,8 @@ def _words_of(container: Any) -> list[tuple[Any, str]]:
         return [(container.function, part) for part in ("__code__", "__defaults__", "__kwdefaults__")]
     if isinstance(container, Cells):
         return [(cell, "contents") for cell in container.cells]
+    if isinstance(container, ClassDict):
+        return [(container.cls, "__mro__"), (_written(vars(container.cls)), "writes")]
     if isinstance(container, Forward):
         heirs = [(cls, _written(vars(cls))) for cls in container.cls.__mro__ if cls is not object]
         return [word for cls, written in heirs for word in ((cls, "__mro__"), (written, "writes"))]
@@ -134,8 +140,6 @@ def _written(container: Any) -> dict[Any, Any] | None:
     """The dict behind a container, if its counter of writes tells of every change."""
     if isinstance(container, Globals):
         container = container.scope
-    elif isinstance(container, ClassDict):
-        container = vars(container.cls)
     if isinstance(container, types.MappingProxyType):
         behind = gc.get_referents(container)
         container = behind[0] if len(behind) == 1 else None

@@ -100,9 +100,9 @@ class Words:
         return len(self._indices)
 
     def add(self, item: Any, field: str) -> bool:
-        """Read a field of an object from now on; False if it is not known where it lies."""
+        """Read a field of an object from now on; False if it is not known where it lies, or there is no object."""
         place = PLACES.get(field)
-        if place is None or id(item) >= (_SIZE - 2) * _WORD:
+        if item is None or place is None or id(item) >= (_SIZE - 2) * _WORD:
             return False
         self._keep.append(item)
         self._indices.append((id(item) + place - _BASE) // _WORD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
@@ -92,6 +93,15 @@ class Facade(torch.nn.Module):
         """What belongs to the facade and goes along with copies: hooks on its calls, and a replaced ``forward``."""
         return {name: self.__dict__[name] for name in (*_HOOKS, "forward") if name in self.__dict__}
 
+    def _hooked(self) -> bool:
+        """Whether a call of the facade does more than a call of the module."""
+        own = self.__dict__
+        return "forward" in own or any(own[name] for name in _HOOKS if name != "_is_full_backward_hook")
+
+    def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
+        # Hooks on all modules fire where the module is called, not once more for what stands before it.
+        return super()._call_impl(*args, **kwargs) if self._hooked() else self.forward(*args, **kwargs)
+
     def _ready(self) -> bool:
         """Not while nn.Module initialises."""
         return "_counts" in self.__dict__
@@ -150,7 +160,7 @@ def class_for(module: torch.nn.Module, base: type[F]) -> type[F]:
 
 
 def _is_protocol(cls: type, name: str) -> bool:
-    if not isinstance(getattr(cls, name), types.FunctionType):
+    if not isinstance(inspect.getattr_static(cls, name), types.FunctionType):
         return False
     if name.startswith("__") and name.endswith("__"):
         return name[2:-2] not in _KEPT

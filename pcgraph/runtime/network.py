@@ -21,7 +21,7 @@ from ..schedule import Schedule
 from .compiled import Compiled
 from .facade import Facade, class_for
 from .signature import signature_of
-from .step import Loss, Objective, learn_from
+from .step import Loss, Objective, called, identity, learn_from
 from .surroundings import hide_from_compiler, refuse_surroundings
 
 MAX_VARIANTS = 16  # settings of the model per signature
@@ -170,8 +170,8 @@ class PCNetwork(Facade):
         """Prediction, loss and learning in one call: ``loss(pcn(inputs), target).backward()``, with less around it.
 
         The loss is captured as a part of the network, whose only output it is. Every ``p.grad`` is what the two lines
-        would have made it, to the bit. The engine takes part only where somebody waits for it: hooks on parameters,
-        inputs with a history, torch.distributed.
+        would have made it, to the bit. The engine takes part only where somebody waits for it: hooks on the network or
+        on parameters, inputs with a history, torch.distributed. Hooks on a parameter's gradient function are not seen.
 
         Args:
             inputs: the argument of the call; a tuple of several, or a dict of keyword arguments.
@@ -195,6 +195,10 @@ class PCNetwork(Facade):
         if not torch.is_grad_enabled():
             raise PCGraphError("a step needs gradients, which are switched off", hint="leave torch.no_grad() first")
         refuse_surroundings()
+        if self._hooked():
+            value = loss(called(self, inputs), target)
+            value.backward()
+            return value.detach()
         whole = self._with_loss(loss)
         call = (inputs, target)
         tensors, signature = signature_of(call, {})
@@ -206,9 +210,10 @@ class PCNetwork(Facade):
 
     def _with_loss(self, loss: Loss) -> PCNetwork:
         """The network of the model and a loss."""
-        whole: PCNetwork | None = self._objectives.get(loss)
+        key = identity(loss)
+        whole: PCNetwork | None = self._objectives.get(key)
         if whole is None:
-            whole = self._objectives[loss] = network_of(Objective(self.module, loss), self._front, self._options)
+            whole = self._objectives[key] = network_of(Objective(self.module, loss), self._front, self._options)
             whole.__dict__["_counts"] = self._counts
             if len(self._objectives) > MAX_LOSSES:
                 self._objectives.pop(next(iter(self._objectives)))

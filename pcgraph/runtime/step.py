@@ -6,6 +6,7 @@ added to the parameters here as autograd would add them.
 
 from __future__ import annotations
 
+import types
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,17 +30,30 @@ class Objective(torch.nn.Module):
         if isinstance(owner, torch.nn.Module):  # a method: its module may have parameters
             self.owner = owner
 
+    def __call__(self, inputs: Any, target: Any) -> torch.Tensor:
+        """As `forward`: hooks on all modules are not for this one, which the user does not know."""
+        return self.forward(inputs, target)
+
     def forward(self, inputs: Any, target: Any) -> torch.Tensor:
         """The loss of the model's output."""
-        if isinstance(inputs, dict):
-            output = self.model(**inputs)
-        else:
-            output = self.model(*inputs) if isinstance(inputs, tuple) else self.model(inputs)
-        value = self.loss(output, target)
-        if not isinstance(value, torch.Tensor) or value.numel() != 1:
-            what = f"of shape {list(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
-            raise PCGraphError(f"the loss of a step must have one element, not be {what}", hint="reduce it: .mean()")
+        value = self.loss(called(self.model, inputs), target)
+        if not isinstance(value, torch.Tensor) or value.numel() != 1 or value.is_complex():
+            tensor = isinstance(value, torch.Tensor)
+            what = f"{value.dtype} of shape {list(value.shape)}" if tensor else f"a {type(value).__name__}"
+            raise PCGraphError(f"the loss of a step must be one real number, not {what}", hint="reduce it: .mean()")
         return value
+
+
+def called(model: torch.nn.Module, inputs: Any) -> Any:
+    """A model's output for one argument, a tuple of several, or a dict of keyword arguments."""
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+
+
+def identity(loss: Loss) -> Any:
+    """What tells losses apart: a method is made anew each time that somebody asks for it."""
+    return (id(loss.__self__), id(loss.__func__)) if isinstance(loss, types.MethodType) else id(loss)
 
 
 def learn_from(compiled: Compiled, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -78,7 +92,9 @@ def _watched_by_the_engine(leaves: Sequence[torch.Tensor]) -> bool:
 
 def _add(leaf: torch.Tensor, gradient: torch.Tensor, copied: bool) -> None:
     """What autograd does at a leaf: the first gradient becomes ``.grad``, others are added in place."""
-    if leaf.grad is not None:
+    if gradient.layout is not torch.strided or (leaf.grad is not None and leaf.grad.layout is not torch.strided):
+        leaf.backward(gradient)  # sparse: it has rules of its own
+    elif leaf.grad is not None:
         leaf.grad += gradient
     elif not copied:
         leaf.grad = gradient
@@ -97,6 +113,8 @@ def _shared(gradients: Sequence[torch.Tensor | None], seed: torch.Tensor) -> lis
 
 def _laid_out_like(gradient: torch.Tensor, leaf: torch.Tensor) -> bool:
     """Autograd's contract for ``.grad``: strides like the leaf's, or contiguous where the leaf's have gaps."""
+    if gradient.layout is not torch.strided:
+        return True
     if not _dense(leaf):
         return gradient.is_contiguous()
     places = zip(gradient.shape, gradient.stride(), leaf.stride(), strict=True)

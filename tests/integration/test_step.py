@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -219,10 +220,12 @@ def test_under_autocast() -> None:
 
 def test_what_cannot_be_a_step_is_refused() -> None:
     _, network = pair()
-    with pytest.raises(pcgraph.PCGraphError, match=r"one element, not be of shape \[5, 2\]"):
+    with pytest.raises(pcgraph.PCGraphError, match=r"one real number, not torch.float32 of shape \[5, 2\]"):
         network.step(X, None, lambda output, target: output)
-    with pytest.raises(pcgraph.PCGraphError, match="not be a float"):
+    with pytest.raises(pcgraph.PCGraphError, match="not a float"):
         network.step(X, None, lambda output, target: output.sum().item())
+    with pytest.raises(pcgraph.PCGraphError, match="complex64"):
+        network.step(X, None, lambda output, target: output.sum().to(torch.complex64))
     with torch.no_grad(), pytest.raises(pcgraph.PCGraphError, match="switched off"):
         network.step(X, Y, F.cross_entropy)
     network.requires_grad_(False)
@@ -248,3 +251,63 @@ def test_dense_or_not() -> None:
         and not module._dense(full[..., ::2])
         and not module._dense(full[:, :1].expand(2, 3, 4))
     )
+
+
+def double(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    return output * 2
+
+
+def test_what_is_set_on_the_network_takes_part() -> None:
+    net, network = pair()
+    for hook in (True, False):
+        if hook:
+            handles = [net.register_forward_hook(double), network.register_forward_hook(double)]
+        else:
+            [handle.remove() for handle in handles]
+            network.forward = lambda x, call=network.forward: call(x) * 3
+            net.forward = lambda x, call=net.forward: call(x) * 3  # type: ignore[method-assign]
+        expected = F.cross_entropy(net(X), Y)
+        expected.backward()  # type: ignore[no-untyped-call]
+        assert torch.equal(network.step(X, Y, F.cross_entropy), expected)
+        assert all(map(torch.equal, grads(net), grads(network)))
+
+
+def test_hooks_on_all_modules_fire_once() -> None:
+    net, network = pair()
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, args, output: output * 2 if isinstance(output, Tensor) and output.dim() else None
+    )
+    try:
+        assert torch.equal(net(X), network(X))
+        expected = F.cross_entropy(net(X), Y)
+        assert torch.equal(network.step(X, Y, F.cross_entropy), expected)
+    finally:
+        handle.remove()
+    assert torch.equal(net(X), network(X))
+
+
+@dataclasses.dataclass
+class Weighted:
+    size: int = 1
+    weights: list[float] = dataclasses.field(default_factory=list, compare=False)
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output, target) * self.weights[0]
+
+
+def test_equal_losses_are_not_the_same() -> None:
+    net, network = pair()
+    for loss in (Weighted(1, [1.0]), Weighted(1, [5.0])):
+        assert torch.equal(network.step(X, Y, loss), loss(net(X), Y))
+
+
+def test_sparse_gradients() -> None:
+    torch.manual_seed(0)
+    model = nn.Embedding(6, 3, sparse=True)
+    network = pcgraph.compile(copy.deepcopy(model))
+    index, target = torch.tensor([1, 2, 2]), torch.zeros(3, 3)
+    for _ in range(2):
+        F.mse_loss(model(index), target).backward()  # type: ignore[no-untyped-call]
+        network.step(index, target, F.mse_loss)
+    assert network.weight.grad.is_sparse
+    assert torch.equal(model.weight.grad.to_dense(), network.weight.grad.to_dense())  # type: ignore[union-attr]

@@ -147,6 +147,32 @@ def test_a_size_that_was_taken_for_another_is_learned(monkeypatch: pytest.Monkey
     assert counts[4] == counts[1] > counts[0]
 
 
+class Bounded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Embedding(10, 8, padding_idx=1), nn.Embedding(10, 8, padding_idx=2)
+        self.bound = 4
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x) + self.b(x)
+        return torch.clamp(3 * y, max=self.bound)
+
+
+def test_a_number_that_is_no_size_is_not_taken_for_one() -> None:
+    """At some batch sizes the padding index or the bound equals a size; random data would not show the difference."""
+    model = Bounded()
+    network = pcgraph.compile(model)
+    for batch, bound in ((16, 4), (5, 4), (2, 4), (2, 2), (4, 2), (7, 5), (3, 7), (1, 1), (8, 8)):
+        model.bound = bound
+        x, seen = torch.arange(batch * 6).view(batch, 6) % 10, []
+        for f in (model, network):
+            model.zero_grad()
+            y = f(x)
+            (y * torch.arange(8.0)).sum().backward()
+            seen.append([y.detach(), *(p.grad for p in model.parameters())])
+        assert all(map(torch.equal, *seen)), (batch, bound)
+
+
 def test_relays_of_an_output_and_of_a_vertex_of_its_name() -> None:
     class Splits(nn.Module):
         def __init__(self) -> None:

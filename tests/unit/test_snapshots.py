@@ -165,3 +165,18 @@ def test_every_way_to_write_an_attribute_is_counted() -> None:
     del thing.size
     seen.add(int(kept.read()[0]))
     assert len(seen) == 601
+
+
+def test_an_address_is_not_trusted_after_its_object_is_gone() -> None:
+    """An equal value takes the place of the first; then others come and go, perhaps at its address."""
+    read, write = closure()
+    for _ in range(30):
+        kept = Snapshots(lambda a, b: a == b)
+        write(float("10.5"))
+        kept.add(Cells(read.__closure__), "closure")
+        assert kept.unchanged()
+        write(float("10.5"))
+        assert kept.unchanged()
+        write(float("7.25"))
+        write(float("3.25"))
+        assert not kept.unchanged()
