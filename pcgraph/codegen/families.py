@@ -33,6 +33,7 @@ class _Misfit(Exception):
 @dataclass(frozen=True)
 class _Member:
     numbers: tuple[int, ...]
+    arguments: tuple[int, ...]  # the last of the numbers: those that the call was given
     program: LocalProgram
 
 
@@ -46,7 +47,7 @@ class Families:
         """Remember a program that was traced and proven."""
         members = self._members.setdefault((_form(kind), settings), [])
         if len(members) < _MEMBERS:
-            members.append(_Member(_numbers(kind), program))
+            members.append(_Member(_numbers(kind), _arguments(kind), program))
         if len(self._members) > _MOST:
             self._members.pop(next(iter(self._members)))
 
@@ -55,6 +56,9 @@ class Families:
         members = self._members.get((_form(kind), settings), ())
         if len(members) < 2:
             return None
+        for *known, number in zip(*(m.arguments for m in members), _arguments(kind), strict=True):
+            if set(known) == {known[0]} != {number}:
+                return None  # what it does to the program has never been seen
         try:
             return _written([m.program for m in members], _Numbers([m.numbers for m in members], _numbers(kind)))
         except _Misfit:
@@ -109,9 +113,13 @@ def _shape_of(value: Any, sizes: set[int]) -> Any:
 
 def _numbers(kind: Kind) -> tuple[int, ...]:
     """All sizes of a kind, in an order that is the same for its whole family."""
-    sizes = set(_of_specs(kind))
-    arguments = _of_arguments((kind.operation.args, tuple(value for _, value in kind.operation.kwargs)), sizes)
-    return (*_of_specs(kind), *arguments)
+    return (*_of_specs(kind), *_arguments(kind))
+
+
+def _arguments(kind: Kind) -> tuple[int, ...]:
+    """The arguments of the call that are sizes, or happen to equal one."""
+    given = (kind.operation.args, tuple(value for _, value in kind.operation.kwargs))
+    return tuple(_of_arguments(given, set(_of_specs(kind))))
 
 
 def _of_specs(kind: Kind) -> Iterator[int]:

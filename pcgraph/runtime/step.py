@@ -83,7 +83,7 @@ def learn_from(compiled: Compiled, inputs: Sequence[torch.Tensor]) -> torch.Tens
 
 def _watched_by_the_engine(leaves: Sequence[torch.Tensor]) -> bool:
     """Whether somebody waits for what only the engine does: call hooks, go on to what made an input."""
-    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda") or torch.is_anomaly_enabled():
         return True
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return True  # hooks that no Python code can see
