@@ -155,7 +155,8 @@ class Bounded(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.a(x) + self.b(x)
-        return torch.nan_to_num(torch.clamp(3 * y, max=self.bound) / (x > 2)[..., None], posinf=self.bound)
+        clamped = torch.clamp(3 * y, max=self.bound)
+        return torch.nan_to_num(clamped.masked_fill((x == 3)[..., None], torch.inf), posinf=self.bound)
 
 
 def test_a_number_that_is_no_size_is_not_taken_for_one() -> None:
