@@ -21,7 +21,7 @@ from ..schedule import Schedule
 from .compiled import Compiled
 from .facade import Facade, class_for
 from .signature import signature_of
-from .step import Loss, Objective, called, identity, learn_from
+from .step import Loss, Objective, identity, learn_from, learn_through
 from .surroundings import hide_from_compiler, refuse_surroundings
 
 MAX_VARIANTS = 16  # settings of the model per signature
@@ -196,9 +196,7 @@ class PCNetwork(Facade):
             raise PCGraphError("a step needs gradients, which are switched off", hint="leave torch.no_grad() first")
         refuse_surroundings()
         if self._hooked():
-            value = loss(called(self, inputs), target)
-            value.backward()
-            return value.detach()
+            return learn_through(self, inputs, target, loss)
         whole = self._with_loss(loss)
         call = (inputs, target)
         tensors, signature = signature_of(call, {})
