@@ -51,6 +51,10 @@ _BOUND = (
 )  # fmt: skip
 _EQUAL_ATOMS = (np.generic, int, float, complex, str, bytes, bool, torch.Size, slice, range, torch.device)
 _LIMIT = 200_000
+_FOR_STATE_DICTS = frozenset({  # five tables of every module that no call reads
+    "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
+    "_non_persistent_buffers_set",
+})  # fmt: skip
 
 
 class PythonState:
@@ -186,7 +190,9 @@ class PythonState:
             self._snapshots.add(Slots(item, named), name)
         if isinstance(attributes, dict):
             self._snapshots.add(attributes, name)
-            inner += [(value, f"{name}.{key}" if name else key) for key, value in attributes.items()]
+            inner += [
+                (v, f"{name}.{key}" if name else key) for key, v in attributes.items() if key not in _FOR_STATE_DICTS
+            ]
         if slots or isinstance(attributes, dict):
             return [(type(item), type(item).__qualname__), *inner]
         if callable(item) and getattr(type(item), "__module__", "").startswith(("torch", "numpy")):
