@@ -4,8 +4,10 @@
 
 A child process imports torch and pcgraph, builds the model, then times ``pcgraph.compile(model, example_inputs=...)``
 (stages apart), the first training step (which makes the learning program) and one more. Microseconds a vertex are
-those of compiling and of what the first step takes longer than the second. The child also checks that the gradients
-equal backprop's to the bit, and reports the largest resident size that it had before that check.
+those of compiling and of what the first step takes longer than the second. Then come two larger batches, which have
+programs of their own, and the lookup of a program that is there: in a loop, and after training steps. The child also
+checks that the gradients equal backprop's to the bit, and reports the largest resident size that it had before that
+check.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ def compile(
         unroll: give every time step of ``nn.RNN``, ``nn.LSTM`` and ``nn.GRU`` vertices of its own. With ``False``
             such a module stays one vertex, equal to the fused kernel.
         max_programs: how many input signatures (shapes, dtypes, structures) are kept compiled; the one that was not
-            used for longest goes first. From the third size of a dimension on, programs are derived from those of
-            the first two and proven on random data, which takes a few training steps instead of a full compilation.
+            used for longest goes first. After the first few sizes of a dimension nothing is traced any more:
+            programs follow from those that there are, and are proven on random data.
 
     Returns:
         A drop-in for the model (see `PCNetwork`).

@@ -8,6 +8,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn.modules import module as _module
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
-from torch.utils._pytree import tree_flatten, tree_flatten_with_path, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from ..errors import CaptureError
 from .again import Before
@@ -82,11 +83,15 @@ class _Call:
     kwargs: dict[str, Any]
     unroll: bool
 
+    @cached_property
+    def flat(self) -> tuple[list[Any], TreeSpec]:
+        """The leaves of the arguments, and their structure."""
+        return tree_flatten((self.args, self.kwargs))
+
 
 def _run(call: _Call, aten: bool, state: PythonState) -> Captured:
     state.read(call.model, "")
-    leaves, _ = tree_flatten((call.args, call.kwargs))
-    presented = Presented(leaves, state.knows)
+    presented = Presented(call.flat[0], state.knows)
     try:
         return _record(call, aten, state, presented)
     finally:
@@ -95,7 +100,7 @@ def _run(call: _Call, aten: bool, state: PythonState) -> Captured:
 
 def _record(call: _Call, aten: bool, state: PythonState, presented: Presented) -> Captured:
     model = call.model
-    leaves, spec = tree_flatten((call.args, call.kwargs))
+    leaves, spec = call.flat
     names = _input_names(model, call.args, call.kwargs)
     run_leaves = list(map(presented.of, leaves))
     tensor_names = _unique_names(leaves, names)
@@ -108,7 +113,6 @@ def _record(call: _Call, aten: bool, state: PythonState, presented: Presented) -
     run_args, run_kwargs = tree_unflatten(run_leaves, spec)
     stand_ins = presented.stand_ins()
     references = {id(tensor): sys.getrefcount(tensor) for tensor in stand_ins}
-    bare = [tensor for tensor in (*model.parameters(), *model.buffers()) if not vars(tensor)]
     paths = {id(module): name for name, module in model.named_modules()}
     try:
         with _undisturbed(externals), recorder.active(paths), state.watching():
@@ -140,7 +144,6 @@ def _record(call: _Call, aten: bool, state: PythonState, presented: Presented) -
 
     once += ["an argument is the model's, or shares memory with it" for t in presented.callers if holds(t)][:1]
     once += ["the run puts attributes on an argument"] if presented.marked() else []
-    once += ["the run puts attributes on a parameter or buffer" for tensor in bare if vars(tensor)][:1]
     once += ["the run changes requires_grad of a tensor"] if recorder.flagged() else []
     presented.hand_back(model)
     once += [f"the run changes {what or 'the model'}" for what in state.changes()]

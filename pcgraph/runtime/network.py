@@ -21,7 +21,7 @@ from ..schedule import Schedule
 from .compiled import Compiled
 from .facade import Facade, class_for
 from .signature import signature_of
-from .step import Loss, Objective, identity, learn_from, learn_through
+from .step import Loss, Objective, identity, learn_from
 from .surroundings import hide_from_compiler, refuse_surroundings
 
 MAX_VARIANTS = 16  # settings of the model per signature
@@ -170,8 +170,9 @@ class PCNetwork(Facade):
         """Prediction, loss and learning in one call: ``loss(pcn(inputs), target).backward()``, with less around it.
 
         The loss is captured as a part of the network, whose only output it is. Every ``p.grad`` is what the two lines
-        would have made it, to the bit. The engine takes part only where somebody waits for it: hooks on the network or
-        on parameters, inputs with a history, torch.distributed. Hooks on a parameter's gradient function are not seen.
+        would have made it, to the bit. The engine takes part only where somebody waits for it: hooks on parameters
+        and inside of the model, inputs with a history, torch.distributed. Hooks on a parameter's gradient function are
+        not seen.
 
         Args:
             inputs: the argument of the call; a tuple of several, or a dict of keyword arguments.
@@ -183,7 +184,8 @@ class PCNetwork(Facade):
             The loss, without a history.
 
         Raises:
-            PCGraphError: the loss is no tensor with one element, nothing learns, or gradients are switched off.
+            PCGraphError: the loss is not one real number, nothing learns, gradients are switched off, or the network
+                itself (not the model) has hooks or another ``forward``.
             CaptureError: a part of the model or of the loss cannot be compiled without risking a wrong gradient.
 
         >>> import torch, pcgraph
@@ -196,7 +198,10 @@ class PCNetwork(Facade):
             raise PCGraphError("a step needs gradients, which are switched off", hint="leave torch.no_grad() first")
         refuse_surroundings()
         if self._hooked():
-            return learn_through(self, inputs, target, loss)
+            raise PCGraphError(
+                "hooks and a forward() that are set on the network have no part in a step, which calls the model",
+                hint="set them on `pcn.module`, or write loss(pcn(x), y).backward()",
+            )
         whole = self._with_loss(loss)
         call = (inputs, target)
         tensors, signature = signature_of(call, {})

@@ -36,7 +36,11 @@ class Objective(torch.nn.Module):
 
     def forward(self, inputs: Any, target: Any) -> torch.Tensor:
         """The loss of the model's output."""
-        value = self.loss(called(self.model, inputs), target)
+        if isinstance(inputs, dict):
+            output = self.model(**inputs)
+        else:
+            output = self.model(*inputs) if isinstance(inputs, tuple) else self.model(inputs)
+        value = self.loss(output, target)
         if not isinstance(value, torch.Tensor) or value.numel() != 1 or value.is_complex():
             tensor = isinstance(value, torch.Tensor)
             what = f"{value.dtype} of shape {list(value.shape)}" if tensor else f"a {type(value).__name__}"
@@ -44,23 +48,9 @@ class Objective(torch.nn.Module):
         return value
 
 
-def called(model: torch.nn.Module, inputs: Any) -> Any:
-    """A model's output for one argument, a tuple of several, or a dict of keyword arguments."""
-    if isinstance(inputs, dict):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
-
-
 def identity(loss: Loss) -> Any:
     """What tells losses apart: a method is made anew each time that somebody asks for it."""
     return (id(loss.__self__), id(loss.__func__)) if isinstance(loss, types.MethodType) else id(loss)
-
-
-def learn_through(network: torch.nn.Module, inputs: Any, target: Any, loss: Loss) -> torch.Tensor:
-    """The two lines that a step stands for."""
-    value = loss(called(network, inputs), target)
-    value.backward()
-    return value.detach()
 
 
 def learn_from(compiled: Compiled, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -69,7 +59,7 @@ def learn_from(compiled: Compiled, inputs: Sequence[torch.Tensor]) -> torch.Tens
     leaves = [values[i] for i in compiled.sources[0]]
     if not compiled.straight or _watched_by_the_engine(leaves):
         value: torch.Tensor = compiled(inputs)
-        value.backward()
+        value.backward()  # the engine sees one node per segment of the network, and what is outside; no vertex
         return value.detach()
     with torch.no_grad():
         run = Run(compiled, values, leaves)
@@ -100,7 +90,7 @@ def _watched_by_the_engine(leaves: Sequence[torch.Tensor]) -> bool:
 def _add(leaf: torch.Tensor, gradient: torch.Tensor, copied: bool) -> None:
     """What autograd does at a leaf: the first gradient becomes ``.grad``, others are added in place."""
     if gradient.layout is not torch.strided or (leaf.grad is not None and leaf.grad.layout is not torch.strided):
-        leaf.backward(gradient)  # sparse: it has rules of its own
+        leaf.backward(gradient)  # sparse: the engine has rules for it; it runs this leaf's accumulation alone
     elif leaf.grad is not None:
         leaf.grad += gradient
     elif not copied:

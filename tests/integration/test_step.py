@@ -257,19 +257,24 @@ def double(module: nn.Module, args: Any, output: Tensor) -> Tensor:
     return output * 2
 
 
-def test_what_is_set_on_the_network_takes_part() -> None:
+def test_what_is_set_on_the_network_is_refused_and_on_the_model_takes_part() -> None:
     net, network = pair()
-    for hook in (True, False):
-        if hook:
-            handles = [net.register_forward_hook(double), network.register_forward_hook(double)]
-        else:
-            [handle.remove() for handle in handles]
-            network.forward = lambda x, call=network.forward: call(x) * 3
-            net.forward = lambda x, call=net.forward: call(x) * 3  # type: ignore[method-assign]
-        expected = F.cross_entropy(net(X), Y)
-        expected.backward()  # type: ignore[no-untyped-call]
-        assert torch.equal(network.step(X, Y, F.cross_entropy), expected)
-        assert all(map(torch.equal, grads(net), grads(network)))
+    handle = network.register_forward_hook(double)
+    with pytest.raises(pcgraph.PCGraphError, match=r"set on the network.*\n.*pcn.module"):
+        network.step(X, Y, F.cross_entropy)
+    handle.remove()
+    log: list[int] = []
+    for model in (net, network.module):
+        model.register_forward_hook(double)
+        model.b.register_full_backward_hook(lambda *_: log.append(1))
+    expected = F.cross_entropy(net(X), Y)
+    expected.backward()  # type: ignore[no-untyped-call]
+    assert torch.equal(network.step(X, Y, F.cross_entropy), expected)
+    assert all(map(torch.equal, grads(net), grads(network)))
+    assert len(log) == 2
+    network.forward = lambda x: x
+    with pytest.raises(pcgraph.PCGraphError, match="set on the network"):
+        network.step(X, Y, F.cross_entropy)
 
 
 def test_hooks_on_all_modules_fire_once() -> None:

@@ -97,19 +97,27 @@ SIZED = {
 EXPECTED_TRACES = {"softmax": 2, "sum": 2, "view": 2, "pool": 2}
 
 
-@pytest.mark.parametrize("name", list(SIZED))
-def test_a_third_size_follows_from_two_and_is_proven(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Derived or traced, what comes out is what tracing alone gives, line by line."""
-    programs, traced = LocalPrograms(), []
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> list[Kind]:
+    """The kinds that are traced from now on."""
+    kinds: list[Kind] = []
     trace = LocalPrograms._trace
 
     def counted(self: LocalPrograms, kind: Kind, wanted: list[int]) -> LocalProgram:
-        traced.append(kind)
+        kinds.append(kind)
         return trace(self, kind, wanted)
 
+    monkeypatch.setattr(LocalPrograms, "_trace", counted)
+    return kinds
+
+
+@pytest.mark.parametrize("name", list(SIZED))
+def test_a_third_size_follows_from_two_and_is_proven(name: str, traced: list[Kind]) -> None:
+    """Derived or traced, what comes out is what tracing alone gives, line by line."""
+    programs = LocalPrograms()
     sizes = (6, 8, 11, 17, 30)
     expected = [LocalPrograms().get(SIZED[name](n)) for n in sizes]
-    monkeypatch.setattr(LocalPrograms, "_trace", counted)
+    traced.clear()
     for n, plain in zip(sizes, expected, strict=True):
         program = programs.get(SIZED[name](n))
         assert program.opaque == plain.opaque
@@ -120,18 +128,10 @@ def test_a_third_size_follows_from_two_and_is_proven(name: str, monkeypatch: pyt
     assert len(traced) == EXPECTED_TRACES.get(name, len(traced))
 
 
-def test_a_size_that_was_taken_for_another_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_size_that_was_taken_for_another_is_learned(traced: list[Kind], monkeypatch: pytest.MonkeyPatch) -> None:
     """At the first batch size, 4 * 8 is a size of two weights as well."""
     model = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 5), nn.Tanh(), nn.Linear(5, 32))
     network = pcgraph.compile(model)
-    traced = []
-    trace = LocalPrograms._trace
-
-    def counted(self: LocalPrograms, kind: Kind, wanted: list[int]) -> LocalProgram:
-        traced.append(kind)
-        return trace(self, kind, wanted)
-
-    monkeypatch.setattr(LocalPrograms, "_trace", counted)
     monkeypatch.setattr(pcgraph.codegen.program, "PROGRAMS", LocalPrograms())
     counts = []
     for batch in (4, 3, 7, 5, 2):
