@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from ..errors import CaptureError
+from ..marks import marks
 from .again import Before
 from .captured import Captured, Kept, OutputSpec
 from .comparable import comparable, not_comparable
@@ -194,9 +195,9 @@ def _finish(
             if node not in tensors:  # a tensor that is returned twice is one output: its errors add up in the engine
                 tensors.append(node)
             described.append((tensors.index(node), None))
-            if vars(leaf) and id(leaf) not in recorder.externals.objects:  # those have theirs already
-                attributes[tensors.index(node)] = dict(vars(leaf))
-                if not all(comparable(v) for v in vars(leaf).values()):
+            if marks(leaf) and id(leaf) not in recorder.externals.objects:  # those have theirs already
+                attributes[tensors.index(node)] = dict(marks(leaf))
+                if not all(comparable(v) for v in marks(leaf).values()):
                     recorder.tape.look("a returned tensor has attributes which are made anew each time")
         else:
             described.append((None, leaf))

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ..marks import marks
+
 _VALUES = (
     int, float, complex, str, bytes, range, torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format,
 )  # fmt: skip
@@ -33,6 +35,6 @@ def not_comparable(names: Sequence[str], leaves: Sequence[Any]) -> list[str]:
         f"input {name!r} has an attribute {attribute!r} that cannot be compared"
         for name, leaf in zip(names, leaves, strict=True)
         if isinstance(leaf, torch.Tensor)
-        for attribute, value in vars(leaf).items()
+        for attribute, value in marks(leaf).items()
         if not comparable(value)
     ]

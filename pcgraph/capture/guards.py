@@ -12,6 +12,7 @@ from torch.overrides import _get_current_function_mode_stack
 from .pystate import PythonState
 from .questions import Questions
 from .regions import hooks_around
+from .tensor_guards import TensorMetadata
 
 
 def _read_settings() -> list[Callable[[], Any]]:
@@ -55,43 +56,20 @@ class Guards:
 
     def __init__(self, state: PythonState, tensors: Sequence[torch.Tensor], questions: Questions | None = None) -> None:
         self._state = state
-        self._tensors = tuple(tensors)
-        self._metadata = _metadata(self._tensors)
+        self._metadata = TensorMetadata(tensors)
         self._torch_state = torch_state()
-        self._quick = _quick(self._tensors)
         self._questions = questions
 
     def hold(self, inputs: Sequence[torch.Tensor]) -> bool:
         """Whether nothing that the captured run depended on has changed, and these inputs would be read alike."""
-        same = _metadata(self._tensors) == self._metadata if self._quick is None else self._quick.check(*self._tensors)
-        same = same and torch_state() == self._torch_state and self._state.unchanged()
+        same = self._metadata.same() and torch_state() == self._torch_state and self._state.unchanged()
         return same and (self._questions is None or self._questions.same_answers(inputs))
 
     def broken(self) -> list[str]:
         """What has changed since, for people."""
         found = []
-        if _metadata(self._tensors) != self._metadata:
+        if self._metadata.differs():
             found.append("the shape, type, device or requires_grad of the model's tensors")
         if torch_state() != self._torch_state:
             found.append("torch's settings (autocast, default dtype, backends, modes)")
         return found + self._state.changes()
-
-
-def _quick(tensors: Sequence[torch.Tensor]) -> Any:
-    """Torch's own comparison of tensor metadata, which takes a sixth of the time; None where it does not apply."""
-    guards = getattr(getattr(torch._C, "_dynamo", None), "guards", None)
-    plain = all(t.layout is torch.strided and not t.is_nested for t in tensors)
-    if guards is None or not plain or not tensors:
-        return None
-    return guards.TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
-
-
-def _metadata(tensors: Sequence[torch.Tensor]) -> tuple[list[Any], ...]:
-    """One list per property: comparing lists of small objects is much cheaper than making a record per tensor."""
-    return (
-        [t.requires_grad for t in tensors],
-        [t.dtype for t in tensors],
-        [t.shape for t in tensors],
-        [t.stride() if t.layout is torch.strided else None for t in tensors],
-        [t.device for t in tensors],
-    )

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..marks import marks
 from .mutation import dense_copy
 
 
@@ -31,7 +32,7 @@ class Presented:
         self.callers = list({id(leaf): leaf for leaf in leaves if isinstance(leaf, torch.Tensor)}.values())
         self.seen = [tensor if known(tensor) or _restorable(tensor) else _stand_in(tensor) for tensor in self.callers]
         self._place = {id(tensor): place for place, tensor in enumerate(self.callers)}
-        self._attributes = [dict(vars(tensor)) for tensor in self.callers]
+        self._attributes = [dict(marks(tensor)) for tensor in self.callers]
         self._clean = [tensor.grad_fn is None for tensor in self.seen]
 
     def of(self, leaf: Any) -> Any:
@@ -56,10 +57,10 @@ class Presented:
         """Whether the run put attributes on an argument; the caller's objects have them then."""
         found = False
         for tensor, own, before in zip(self.seen, self.callers, self._attributes, strict=True):
-            after = vars(tensor)
+            after = marks(tensor)
             if after.keys() != before.keys() or any(after[name] is not before[name] for name in before):
                 found = True
-                own.__dict__ = dict(after)
+                own.__dict__ = dict(vars(tensor))
         return found
 
     def hand_back(self, model: torch.nn.Module) -> None:

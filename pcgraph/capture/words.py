@@ -29,11 +29,11 @@ def _word(item: Any, place: int) -> int:
     return ctypes.c_uint64.from_address(id(item) + place).value
 
 
-def _place(samples: Iterable[tuple[Any, int]]) -> int | None:
+def place(samples: Iterable[tuple[Any, int]]) -> int | None:
     """Where each of these objects, all of one kind, has the word that goes with it; None unless there is one place."""
     samples = list(samples)
-    places = range(_WORD, min(type(item).__basicsize__ for item, _ in samples), _WORD)
-    found = [place for place in places if all(_word(item, place) == word for item, word in samples)]
+    offsets = range(_WORD, min(type(item).__basicsize__ for item, _ in samples), _WORD)
+    found = [offset for offset in offsets if all(_word(item, offset) == word for item, word in samples)]
     return found[0] if len(found) == 1 else None
 
 
@@ -63,22 +63,27 @@ def _find() -> dict[str, int]:
         return {}
     dicts = [_shrunk(dict, 5), _shrunk(dict, 9)]
     places = {
-        "type": _place((item, id(type(item))) for item in [types.SimpleNamespace(), collections.Counter()]),
-        "contents": _place((cell, id(cell.cell_contents)) for cell in _cells()),
-        "writes": _place((d, _version(d)) for d in dicts) if _version is not None else None,
+        "type": place((item, id(type(item))) for item in [types.SimpleNamespace(), collections.Counter()]),
+        "contents": place((cell, id(cell.cell_contents)) for cell in _cells()),
+        "writes": place((d, _version(d)) for d in dicts) if _version is not None else None,
     }
-    places["__mro__"] = _place((cls, id(cls.__mro__)) for cls in (type("A", (), {}), type("B", (int,), {})))
+    places["__mro__"] = place((cls, id(cls.__mro__)) for cls in (type("A", (), {}), type("B", (int,), {})))
     for part in ("__code__", "__defaults__", "__kwdefaults__"):
-        places[part] = _place((function, id(getattr(function, part))) for function in _functions())
+        places[part] = place((function, id(getattr(function, part))) for function in _functions())
     for kind in (dict, list, set, collections.deque):
-        places[kind.__name__] = _place((_shrunk(kind, size), size) for size in (5, 9))
-    return {field: place for field, place in places.items() if place is not None}
+        places[kind.__name__] = place((_shrunk(kind, size), size) for size in (5, 9))
+    return {field: where for field, where in places.items() if where is not None}
 
 
 PLACES = _find()
-_memory: Any = (
+MEMORY: Any = (
     np.ctypeslib.as_array((ctypes.c_uint64 * (_SIZE - 1)).from_address(_BASE)) if PLACES else np.empty(0, np.uint64)
 )
+
+
+def indices(addresses: Iterable[int]) -> Any:
+    """Where in `MEMORY` the words at these addresses are."""
+    return (np.fromiter(addresses, np.int64) - _BASE) // _WORD
 
 
 class Words:
@@ -93,24 +98,24 @@ class Words:
 
     def __init__(self) -> None:
         self._keep: list[Any] = []  # a word may be read only while its object lives
-        self._indices: list[int] = []
+        self._addresses: list[int] = []
         self._gathered: Any = None
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self._addresses)
 
     def add(self, item: Any, field: str) -> bool:
         """Read a field of an object from now on; False if it is not known where it lies, or there is no object."""
-        place = PLACES.get(field)
-        if item is None or place is None or id(item) >= (_SIZE - 2) * _WORD:
+        where = PLACES.get(field)
+        if item is None or where is None or id(item) >= (_SIZE - 2) * _WORD:
             return False
         self._keep.append(item)
-        self._indices.append((id(item) + place - _BASE) // _WORD)
+        self._addresses.append(id(item) + where)
         self._gathered = None
         return True
 
     def read(self) -> Any:
         """All words, in the order in which they were added."""
         if self._gathered is None:
-            self._gathered = np.array(self._indices, np.int64)
-        return _memory[self._gathered]
+            self._gathered = indices(self._addresses)
+        return MEMORY[self._gathered]

@@ -9,6 +9,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 from ..errors import CaptureError
+from ..marks import marks
 
 _PLAIN = (torch.Tensor, bool, int, float, str, type(None))  # nothing to flatten
 
@@ -90,7 +91,6 @@ def tensor_key(tensor: torch.Tensor) -> tuple[Any, ...]:
         key += ("no leaf",)
     if tensor.is_complex() and tensor.is_conj():
         key += ("conjugate",)
-    attributes = tensor.__dict__
-    if attributes:  # put there by the user
-        return (*key, *((name, *_value_key(value)) for name, value in attributes.items()))
+    if tensor.__dict__:
+        return (*key, *((name, *_value_key(value)) for name, value in marks(tensor).items()))
     return key

@@ -504,6 +504,18 @@ def test_arguments_with_attributes() -> None:
     assert_same(scene, lambda: Takes(lambda h, n, x: h * n * n.scale + x.table[0]), warm=False)
 
 
+def test_the_notes_of_torch_compile_on_an_input_are_nobodys_business() -> None:
+    network, compiled = pcgraph.compile(net()), torch.compile(net(), backend="aot_eager")
+    torch._dynamo.reset()
+    for size in (3, 5):  # another size, and Dynamo marks the dimension on the tensor itself
+        x = torch.randn(size, *X.shape[1:])
+        for _ in range(2):
+            compiled(x)
+            network(x).sum().backward()
+    assert any(name.startswith("_dynamo_") for name in vars(x))
+    assert network.cache_info()["captures"] == 2 and not network.cache_info()["once"]
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
 def test_nested_tensors_are_refused(layout: torch.layout) -> None:

@@ -11,14 +11,15 @@ ROOT = Path(pcgraph.__file__).parent
 # Which parts of the package a part may import, besides itself. `lower` is the one joint of capture and graph.
 ALLOWED = {
     "errors": set(),
+    "marks": set(),
     "measure": set(),
     "graph": {"errors", "passes"},  # PCGraph.levelled() calls the pass, inside the method
     "passes": {"errors", "graph"},
     "schedule": {"errors", "graph"},
-    "capture": {"errors", "graph"},
+    "capture": {"errors", "graph", "marks"},
     "codegen": {"errors", "graph", "schedule"},
     "dynamics": {"errors", "graph", "passes", "schedule"},
-    "runtime": {"errors", "graph", "schedule", "codegen", "dynamics"},
+    "runtime": {"errors", "graph", "marks", "schedule", "codegen", "dynamics"},
     "compiler": {"errors", "graph", "schedule", "capture", "codegen", "dynamics", "runtime"},
     "verify": {"errors", "compiler", "measure"},
 }
