@@ -114,8 +114,7 @@ def _find() -> Layout | None:
     keys = _only({k for k in range(_IMPL) if all(_impl(t)[k] == _keys(t) for t in by_kind)})
     ranks = [torch.empty((7 + rank,) * rank, device="meta") for rank in range(_INLINE + 1)]
     rank = _only({k for k in range(_IMPL) if all(_impl(t)[k] == t.dim() for t in ranks)})
-    noise = _differ(_impl(_new(2)), _impl(_new(2)))
-    kind = _only(_differ(_impl(_new(2)), _impl(_new(2, dtype=torch.float64))) - noise)
+    kind = _only(_moved(_new(2), _new(2, dtype=torch.float64)) - _moved(_new(2), _new(2)))
     large = _impl(torch.empty_strided(_SIZES, _STRIDES, device="meta"))
     sizes, strides = (_run(large, numbers) for numbers in (_SIZES, _STRIDES))
     owner = _new(2)
@@ -159,6 +158,15 @@ def _values(addresses: Iterable[int]) -> list[int]:
 
 def _differ(one: list[int], other: list[int]) -> set[int]:
     return {k for k, (a, b) in enumerate(zip(one, other, strict=True)) if a != b}
+
+
+def _moved(*contents: torch.Tensor) -> set[int]:
+    """Words of one TensorImpl that differ as it takes on one tensor's contents and then another's."""
+    taker, seen = _new(2), []
+    for content in contents:
+        taker.data = content
+        seen.append(_impl(taker))
+    return _differ(*seen)
 
 
 def _only(places: set[int]) -> int:
