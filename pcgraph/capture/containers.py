@@ -129,3 +129,21 @@ class ClassDict:
 
     def __iter__(self) -> Iterator[Any]:
         return iter([*vars(self.cls), *vars(self.cls).values(), self.cls.__mro__])
+
+
+_FOR_STATE_DICTS = frozenset({
+    "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
+    "_non_persistent_buffers_set",
+})  # fmt: skip
+_ABOUT_HOOKS = {  # what is noted about hooks, and where the hooks are
+    "_forward_hooks_with_kwargs": "_forward_hooks",
+    "_forward_hooks_always_called": "_forward_hooks",
+    "_forward_pre_hooks_with_kwargs": "_forward_pre_hooks",
+}
+
+
+def without_tables(attributes: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The items of an object's dict, less the tables of a module that no call reads."""
+    for name, value in attributes.items():
+        if name not in _FOR_STATE_DICTS and (name not in _ABOUT_HOOKS or attributes.get(_ABOUT_HOOKS[name], value)):
+            yield name, value

@@ -26,18 +26,25 @@ def _read_settings() -> list[Callable[[], Any]]:
         "is_autocast_cache_enabled"
     ).split()
     reads = [getattr(c, name) for name in names]
-    for device in ("cpu", "cuda"):
-        reads += [partial(torch.is_autocast_enabled, device), partial(torch.get_autocast_dtype, device)]
     return [*reads, torch.get_default_dtype, torch.backends.mha.get_fastpath_enabled]
 
 
-_SETTINGS = _read_settings()
+def _read_casts() -> list[Callable[[], Any]]:
+    reads: list[Callable[[], Any]] = []
+    for device in ("cpu", "cuda"):
+        reads += [partial(torch.is_autocast_enabled, device), partial(torch.get_autocast_dtype, device)]
+    return reads
+
+
+_SETTINGS, _CASTS = _read_settings(), _read_casts()
 
 
 def torch_state() -> list[Any]:
     """The global settings of torch that decide which operations a model runs."""
     state = [read() for read in _SETTINGS]
     state.append(hooks_around())
+    if torch._C._is_any_autocast_enabled():
+        state += [read() for read in _CASTS]
     if torch._C._len_torch_function_stack():
         state.append([id(mode) for mode in _get_current_function_mode_stack()])
     return state

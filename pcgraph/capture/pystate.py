@@ -12,7 +12,6 @@ import builtins
 import collections
 import contextlib
 import contextvars
-import dis
 import enum
 import functools
 import gc
@@ -32,7 +31,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .containers import ArrayBytes, Cells, ClassDict, Defaults, Forward, Globals, Slots, Variable
+from .codes import global_names, imported_names, looks_into_functions
+from .containers import ArrayBytes, Cells, ClassDict, Defaults, Forward, Globals, Slots, Variable, without_tables
 from .purity import changes_settings, impure_call, impure_file, logs, reads_environment, reads_files, reseeds
 from .snapshots import Snapshots
 from .sources import is_internal
@@ -51,10 +51,6 @@ _BOUND = (
 )  # fmt: skip
 _EQUAL_ATOMS = (np.generic, int, float, complex, str, bytes, bool, torch.Size, slice, range, torch.device)
 _LIMIT = 200_000
-_FOR_STATE_DICTS = frozenset({  # five tables of every module that no call reads
-    "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
-    "_non_persistent_buffers_set",
-})  # fmt: skip
 
 
 class PythonState:
@@ -70,7 +66,8 @@ class PythonState:
         self._types: set[type] = set()
         self.reseeded: str | None = None
         self.changed_settings: str | None = None
-        self._codes: set[types.CodeType] = set()
+        self._codes: set[types.CodeType] = set()  # that ran
+        self._functions: list[tuple[types.CodeType, Any]] = []  # that were found, and what of them was remembered
         self._uncovered: dict[types.CodeType, str] = {}
         self._covered: set[types.CodeType] = set()
 
@@ -133,11 +130,13 @@ class PythonState:
             self._covered.add(item.__code__)
             if is_internal(item.__code__.co_filename):
                 return [(cell, name) for cell in Cells(item.__closure__ or ())]  # a decorator of torch's
-            self._snapshots.add(Defaults(item), f"defaults of {item.__qualname__}")
+            self._snapshots.add(defaults := Defaults(item), f"defaults of {item.__qualname__}")
+            self._functions.append((item.__code__, defaults))
             parts: list[tuple[Any, str]] = [(item.__defaults__, name), (item.__kwdefaults__, name), (vars(item), name)]
             if item.__closure__:
                 cells = Cells(item.__closure__)
                 self._snapshots.add(cells, f"closure of {item.__qualname__}")
+                self._functions.append((item.__code__, cells))
                 parts += [(value, f"{name}.{n}") for value, n in zip(cells, item.__code__.co_freevars, strict=False)]
             return parts
         if isinstance(item, types.MethodType):
@@ -190,9 +189,7 @@ class PythonState:
             self._snapshots.add(Slots(item, named), name)
         if isinstance(attributes, dict):
             self._snapshots.add(attributes, name)
-            inner += [
-                (v, f"{name}.{key}" if name else key) for key, v in attributes.items() if key not in _FOR_STATE_DICTS
-            ]
+            inner += [(v, f"{name}.{key}" if name else key) for key, v in without_tables(attributes)]
         if slots or isinstance(attributes, dict):
             return [(type(item), type(item).__qualname__), *inner]
         if callable(item) and getattr(type(item), "__module__", "").startswith(("torch", "numpy")):
@@ -268,7 +265,7 @@ class PythonState:
         if not names.isdisjoint(("getattr", "hasattr")):
             names.update(c for c in code.co_consts if type(c) is str and c.isidentifier())
         scope = frame.f_globals
-        wanted = _global_names(code)
+        wanted = global_names(code)
         read = {name: scope[name] for name in wanted if name in scope}
         if wanted:  # also what is not there yet, and what is a builtin so far
             self._snapshots.add(Globals(scope, wanted), f"globals of {code.co_filename}")
@@ -309,13 +306,17 @@ class PythonState:
             if method.__code__ in self._codes:  # an editor's reload exchanges the code
                 self._snapshots.add(Defaults(method), f"code of {method.__qualname__}")
         for code in self._codes:
-            for name in () if is_internal(code.co_filename) else _imported_names(code):
+            for name in () if is_internal(code.co_filename) else imported_names(code):
                 if name in sys.modules:
                     self._read_module(sys.modules[name], set(code.co_names), name)
         inner = {c for code in self._codes for c in code.co_consts if isinstance(c, types.CodeType)}
         missing = [code for code in self._uncovered if code not in self._covered and code not in inner]
-        if not missing:
-            return
+        if missing:
+            self._read_functions(missing)
+        if not any(looks_into_functions(code) for code in self._codes):
+            self._snapshots.leave_out(part for code, part in self._functions if code not in self._codes)
+
+    def _read_functions(self, missing: list[types.CodeType]) -> None:
         found: dict[types.CodeType, list[types.FunctionType]] = {code: [] for code in missing}
         for holder in gc.get_referrers(*missing):
             if isinstance(holder, types.FunctionType) and holder.__code__ in found:
@@ -323,21 +324,6 @@ class PythonState:
         for functions in found.values():
             for function in functions:
                 self.read(function, function.__qualname__)
-
-
-@functools.lru_cache(maxsize=4096)
-def _global_names(code: types.CodeType) -> tuple[str, ...]:
-    """Names that a function reads as globals (``co_names`` has attribute names as well, often the same words)."""
-    reads = ("LOAD_GLOBAL", "LOAD_NAME")
-    return tuple(dict.fromkeys(str(i.argval) for i in dis.get_instructions(code) if i.opname in reads))
-
-
-@functools.lru_cache(maxsize=4096)
-def _imported_names(code: types.CodeType) -> tuple[str, ...]:
-    """Modules that a function imports by itself."""
-    if "import" not in {i.opname.split("_")[0].lower() for i in dis.get_instructions(code)}:
-        return ()
-    return tuple(str(i.argval) for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME")
 
 
 def _same_atom(a: Any, b: Any) -> bool:

@@ -26,10 +26,12 @@ Same = Callable[[Any, Any], bool]
 
 @dataclass(slots=True)
 class _Snapshot:
-    """A container by name, and the elements that it had."""
+    """A container by name, and the number and the elements that it had."""
 
     name: str
+    container: Any
     view: Iterable[Any]
+    size: int
     elements: list[Any]
 
 
@@ -43,6 +45,8 @@ class Snapshots:
     def __init__(self, same: Same) -> None:
         self._same = same
         self._all: list[_Snapshot] = []
+        self._without: frozenset[int] = frozenset()
+        self._arranged = False  # into those that words tell of, and the others
         self._words = Words()
         self._told: list[_Snapshot] = []  # by word
         self._were: Any = None  # the words when everything was as it should be; None before anybody asked
@@ -55,23 +59,23 @@ class Snapshots:
         """Remember the elements of a container: a builtin one, or one of `containers`."""
         mapping = isinstance(container, dict | types.MappingProxyType)
         view: Iterable[Any] = Items(container) if mapping else container
-        self._all.append(snapshot := _Snapshot(name, view, list(view)))
-        self._were, self._bytes = None, b"something is new"
-        words = _words_of(container)
-        told = bool(words) and all([self._words.add(item, field) for item, field in words])
-        self._told += [snapshot] * (len(self._words) - len(self._told))
-        if told and not (snapshot.elements and _only_counts(words)):
-            return
-        loose = Counted(container, view) if not told and isinstance(container, _RESIZABLE) else view
-        self._loose.append(loose)
-        self._elements.extend(loose)
+        size = len(container) if isinstance(container, _RESIZABLE) else 0
+        self._all.append(_Snapshot(name, container, view, size, list(view)))
+        self._arranged = False
 
     def add_type(self, item: Any) -> None:
         """Remember an object's class."""
         self.add(Type(item), f"the class of a {type(item).__qualname__}")
 
+    def leave_out(self, containers: Iterable[Any]) -> None:
+        """Whatever becomes of these, which were added, is of no account."""
+        self._without = frozenset(map(id, containers))
+        self._arranged = False
+
     def unchanged(self) -> bool:
         """Whether everything is still what it was."""
+        if not self._arranged:
+            self._arrange()
         words = self._words.read()
         if words.tobytes() != self._bytes:
             if not self._same_told(words):
@@ -85,9 +89,27 @@ class Snapshots:
             return False
         return addresses(current) == self._addresses or self._same_loose(current)
 
+    def _counting(self) -> Iterable[_Snapshot]:
+        return (snapshot for snapshot in self._all if id(snapshot.container) not in self._without)
+
+    def _arrange(self) -> None:
+        self._words, self._told, self._loose, self._elements = Words(), [], [], []
+        self._were, self._bytes, self._addresses = None, b"something is new", b""
+        for snapshot in self._counting():
+            container = snapshot.container
+            words = _words_of(container)
+            told = bool(words) and all([self._words.add(item, field) for item, field in words])
+            self._told += [snapshot] * (len(self._words) - len(self._told))
+            if told and not (snapshot.elements and _only_counts(words)):
+                continue
+            counted = not told and isinstance(container, _RESIZABLE)
+            self._loose.append(Counted(container, snapshot.view) if counted else snapshot.view)
+            self._elements += [snapshot.size, *snapshot.elements] if counted else snapshot.elements
+        self._arranged = True
+
     def changes(self) -> list[str]:
         """Which containers differ from their snapshot, for people."""
-        return [snapshot.name for snapshot in self._all if not self._as_it_was(snapshot)]
+        return [snapshot.name for snapshot in self._counting() if not self._as_it_was(snapshot)]
 
     def _same_told(self, words: Any) -> bool:
         """Look into what was written to."""

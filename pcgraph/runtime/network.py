@@ -138,7 +138,8 @@ class PCNetwork(Facade):
                 if capture.holds(inputs):
                     if place:
                         candidates.insert(0, candidates.pop(place))
-                    self._programs.move_to_end(signature)
+                    if len(self._programs) > 1:
+                        self._programs.move_to_end(signature)
                     return capture
         return None
 

@@ -55,6 +55,10 @@ class New(Old):
     factor = 5.0
 
 
+def _unused(scale: list[float] = [1.0]) -> float:  # noqa: B006
+    return scale[0]
+
+
 class Thing:
     scale = 1.0
 
@@ -97,6 +101,12 @@ def scenes() -> Iterator[Scene]:
         "default of a special method",
         lambda net, x: thing * net.a(x),
         lambda net: type(thing).__mul__.__defaults__[0].__setitem__(0, 2.0),
+    )
+    unused = types.FunctionType(_unused.__code__, globals(), "unused", ([1.0],))
+    yield (
+        "default of a function that is looked into, not called",
+        lambda net, x: net.a(x) * unused.__defaults__[0][0],  # type: ignore[index]
+        lambda net: setattr(unused, "__defaults__", ([2.0],)),
     )
     module = types.ModuleType("pcgraph_test_flags")
     sys.modules[module.__name__] = module
@@ -147,3 +157,25 @@ def test_a_change_is_seen(scene: Scene) -> None:
         assert torch.equal(network(X), plain(X))
     finally:
         torch.backends.cudnn.benchmark = benchmark
+
+
+def test_a_function_that_no_call_runs_is_of_no_account() -> None:
+    unused = types.FunctionType(_unused.__code__, globals(), "unused", ([1.0],))
+    network: Any = pcgraph.compile(Net(lambda net, x: net.a(x) if x.dim() == 2 else net.a(x) * unused()))
+    for step in range(3):
+        network(X)
+        unused.__defaults__ = ([float(step)],)
+    assert network.cache_info()["captures"] == 1
+    assert torch.equal(network(X[0]), network.module.a(X[0]) * 2.0)
+    unused.__defaults__ = ([7.0],)
+    assert torch.equal(network(X[0]), network.module.a(X[0]) * 7.0)
+
+
+def test_hooks_that_want_more_are_seen_after_others() -> None:
+    network: Any = pcgraph.compile(Net(lambda net, x: net.a(x)))
+    plain = network.module.a(X)
+    assert torch.equal(network(X), plain)
+    handle = network.module.a.register_forward_hook(lambda m, args, kwargs, y: y * 2, with_kwargs=True)
+    assert torch.equal(network(X), plain * 2)
+    handle.remove()
+    assert torch.equal(network(X), plain)

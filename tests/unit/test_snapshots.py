@@ -146,6 +146,18 @@ def test_equal_values_and_what_is_not_read_are_no_change(counted: bool, monkeypa
     assert not kept.unchanged()
 
 
+def test_what_is_left_out_is_of_no_account() -> None:
+    kept, items, table = Snapshots(same), [1], {"a": 1}
+    kept.add(items, "list")
+    kept.add(table, "dict")
+    assert kept.unchanged()
+    kept.leave_out([items])
+    items.append(2)
+    assert kept.unchanged() and kept.changes() == []
+    table["a"] = 2
+    assert not kept.unchanged() and kept.changes() == ["dict"]
+
+
 def test_every_word_is_found_here() -> None:
     fields = {"type", "contents", "writes", "dict", "list", "set", "deque"}
     assert set(words.PLACES) == fields | {"__mro__", "__code__", "__defaults__", "__kwdefaults__"}
