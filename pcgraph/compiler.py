@@ -19,11 +19,11 @@ import torch
 from .capture import Captured, Unrepeatable, capture, lower
 from .capture.regions import refuse_hooks_around
 from .codegen import Program
-from .codegen.kinds import operation_key
 from .codegen.precision import settings
 from .dynamics import ZIL
 from .errors import CaptureError, PCGraphError
 from .graph import PCGraph
+from .graph.keys import Keys
 from .runtime import Binding, Compiled, Held, PCNetwork, capturing, hooks_off, network_of
 from .schedule import schedule
 
@@ -169,6 +169,7 @@ def _program(graph: PCGraph, clock: _Clock) -> Program:
 
 
 def _graph_key(graph: PCGraph) -> Any:
+    keys = Keys()
     return (
         settings(),
         graph.outputs,
@@ -182,7 +183,7 @@ def _graph_key(graph: PCGraph) -> Any:
                 v.module_path,
                 v.source,
                 v.checkpoint,
-                operation_key(v.operation) if v.operation is not None else None,
+                keys.of(v.operation) if v.operation is not None else None,
             )
             for v in graph.vertices.values()
         ),
@@ -191,13 +192,14 @@ def _graph_key(graph: PCGraph) -> Any:
 
 def _binding(captured: Captured, program: Program) -> Binding:
     externals = [captured.externals[name] for name in program.externals]
+    place = {name: i for i, name in enumerate(program.externals)}
     held = tuple(Held(k.tensor, k.output, k.input_index, k.retain, k.where) for k in captured.kept)
     return Binding(
         tuple(e.input_index for e in externals),
         tuple(e.tensor for e in externals),
         captured.outputs.rebuild,
         held,
-        tuple((program.externals.index(name), k) for name, k in captured.changed.items()),
+        tuple((place[name], k) for name, k in captured.changed.items()),
         captured.woken,
     )
 

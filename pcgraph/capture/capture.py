@@ -185,18 +185,21 @@ def _finish(
     graph: fx.Graph, recorder: Recorder, result: Any, kept: list[tuple[torch.Tensor, fx.Node, bool]]
 ) -> tuple[OutputSpec, tuple[Kept, ...], dict[str, int], list[torch.Tensor]]:
     leaves, tree = tree_flatten(result)
-    tensors: list[fx.Node] = []
+    places: dict[fx.Node, int] = {}  # a tensor that is returned twice is one output: its errors add up in the engine
     returned = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     described: list[tuple[int | None, Any]] = []
     attributes: dict[int, dict[str, Any]] = {}
+
+    def place(tensor: torch.Tensor) -> int:
+        node = recorder.tape.node(tensor, "the model's return value")
+        return places.setdefault(node, len(places))
+
     for leaf in leaves:
         if isinstance(leaf, torch.Tensor):
-            node = recorder.tape.node(leaf, "the model's return value")
-            if node not in tensors:  # a tensor that is returned twice is one output: its errors add up in the engine
-                tensors.append(node)
-            described.append((tensors.index(node), None))
+            index = place(leaf)
+            described.append((index, None))
             if marks(leaf) and id(leaf) not in recorder.externals.objects:  # those have theirs already
-                attributes[tensors.index(node)] = dict(marks(leaf))
+                attributes[index] = dict(marks(leaf))
                 if not all(comparable(v) for v in marks(leaf).values()):
                     recorder.tape.look("a returned tensor has attributes which are made anew each time")
         else:
@@ -209,21 +212,15 @@ def _finish(
             if not comparable(leaf):  # its tensors are found as kept ones
                 recorder.tape.look(f"the model returns a {type(leaf).__name__}, which is made anew each time")
 
-    def place(tensor: torch.Tensor) -> int:
-        node = recorder.tape.node(tensor, "the model's return value")
-        if node not in tensors:
-            tensors.append(node)
-        return tensors.index(node)
-
     changed = {name: place(tensor) for name, tensor in recorder.tape.changed.items()}
     held = []
     for tensor, made, _ in kept:
         external = recorder.externals.admitted.get(made.name)
-        index = place(tensor) if external is None else None
+        output = place(tensor) if external is None else None
         where = f"{made.meta.get('module_path') or ''} ({made.meta.get('source')})".strip()
         retain = "retain_grad" in recorder.held.get(id(tensor), (tensor, []))[1]
-        held.append(Kept(tensor, index, external.input_index if external else None, retain, where))
-    graph.output(tuple(tensors))
+        held.append(Kept(tensor, output, external.input_index if external else None, retain, where))
+    graph.output(tuple(places))
     left = [*returned, *(k.tensor for k in held), *recorder.tape.changed.values()]
     return OutputSpec(tree, tuple(described), attributes), tuple(held), changed, left
 

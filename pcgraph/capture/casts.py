@@ -8,9 +8,12 @@ result. Autograd's own graph tells which calls used which cast.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+
+_available = cache(torch.amp.is_autocast_available)  # by device type; asked at every call
 
 
 class Cast(NamedTuple):
@@ -23,7 +26,7 @@ class Cast(NamedTuple):
 def autocast_device() -> str | None:
     """The device type whose autocast is on, if any."""
     for device in ("cpu", "cuda", "mps", "xpu"):
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        if _available(device) and torch.is_autocast_enabled(device):
             return device
     return None
 

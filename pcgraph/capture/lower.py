@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from ..graph import Operation, PCGraph, Ref, Role, Slot, Vertex
+from ..graph.keys import Pool
 from .captured import Captured
 from .mutation import users_code
 
@@ -19,6 +20,7 @@ def lower(captured: Captured) -> PCGraph:
     Raises:
         CaptureError: an output or operand is not a plain tensor.
     """
+    pool = Pool()
     refs: dict[fx.Node, Ref] = {}
     vertices: list[Vertex] = []
     carrying: set[Ref] = set()  # values that errors flow back through
@@ -26,27 +28,29 @@ def lower(captured: Captured) -> PCGraph:
     for node in captured.graph.nodes:
         if node.op == "output":
             outputs = tuple(refs[item] for item in node.args[0])
-        elif node.meta.get("item"):
+            continue
+        if node.meta.get("item"):
             refs[node] = Ref(refs[node.args[0]].vertex, node.args[1])
-        elif node.op in ("placeholder", "get_attr"):
+            continue
+        if node.op in ("placeholder", "get_attr"):
             role = node.meta["role"]
             vertices.append(Vertex(node.name, role, node.meta["specs"], module_path=node.meta["module_path"]))
             refs[node] = Ref(node.name)
         else:
-            vertex = _vertex(node, refs)
+            vertex = _vertex(node, refs, pool)
             if vertex.differentiable and not any(ref in carrying for ref in vertex.operands):
                 # The model's own affair (it differentiates by a leaf that it made): no error comes here.
                 specs = tuple(spec and replace(spec, requires_grad=False) for spec in vertex.outputs)
                 vertex = replace(vertex, outputs=specs)
             vertices.append(vertex)
             refs[node] = Ref(node.name)
-        for k, spec in enumerate(vertices[-1].outputs if vertices else ()):  # a model may do nothing at all
+        for k, spec in enumerate(vertices[-1].outputs):
             if spec is not None and spec.requires_grad:
-                carrying.add(Ref(vertices[-1].name, k))
+                carrying.add(Ref(node.name, k))
     return PCGraph(_needed(vertices, outputs), outputs, captured.name)
 
 
-def _vertex(node: fx.Node, refs: dict[fx.Node, Ref]) -> Vertex:
+def _vertex(node: fx.Node, refs: dict[fx.Node, Ref], pool: Pool) -> Vertex:
     operands: list[fx.Node] = []
 
     def slot(value: Any) -> Any:
@@ -77,7 +81,7 @@ def _vertex(node: fx.Node, refs: dict[fx.Node, Ref]) -> Vertex:
         Role.OPERATION,
         node.meta["specs"],
         tuple(refs[operand] for operand in operands),
-        operation,
+        pool.operation(operation),
         node.meta["multi"],
         bool(writes),
         node.meta["module_path"],

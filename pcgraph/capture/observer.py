@@ -62,6 +62,11 @@ class Observer(TorchDispatchMode):
         self.refused: CaptureError | None = None
         self.begin()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not by a wrapper around every call, which costs as much as the call: see below."""
+        return False
+
     def begin(self) -> None:
         """Forget everything seen so far."""
         self.writes: set[int] = set()
@@ -121,6 +126,12 @@ class Observer(TorchDispatchMode):
                     if key is not None:
                         self._before_write(key)
                         self.writes.add(key)
+
+
+# ``torch.compile`` runs the observer, and all that it calls, as it is.
+_frames: Any = torch._C._dynamo.eval_frame
+_skip = _frames._FrameAction.SKIP
+_frames.set_code_exec_strategy(Observer.__torch_dispatch__.__code__, _frames._FrameExecStrategy(_skip, _skip))
 
 
 def refuse_dispatch_modes(observer: Observer, where: str) -> None:

@@ -83,6 +83,7 @@ class Tape:
         self._seen = observer
         self._frozen: dict[int, tuple[Value, Value]] = {}
         self._casts: dict[Any, fx.Node] = {}
+        self._names: dict[Any, str] = {}  # what nodes are called, by target
         self._unsettled: tuple[fx.Node, list[torch.Tensor], bool, str] | None = None
 
     def look(self, what: str, question: Question | None = None) -> None:
@@ -296,14 +297,28 @@ class Tape:
     def _node_for(self, target: Any, args: Any, kwargs: Any, specs: list[torch.Tensor], multi: bool) -> fx.Node:
         name = getattr(target, "__name__", "")
         if isinstance(target, types.MethodDescriptorType) and getattr(torch.Tensor, name, None) is target:
-            node = self.graph.call_method(name, args, kwargs)
+            node = self._call("call_method", name, args, kwargs)
         elif isinstance(target, types.MethodWrapperType) and name == "__get__":
-            node = self.graph.call_function(getattr, (*args[:1], call_name(target)))
+            node = self._call("call_function", getattr, (*args[:1], call_name(target)), {})
         else:
-            node = self.graph.call_function(target, args, kwargs)
+            node = self._call("call_function", target, args, kwargs)
         self._annotate(node, tuple(TensorSpec.of(tensor) for tensor in specs), multi)
         node.meta["random"] = self._seen.random
         node.meta["constant"] &= not self._seen.random
+        return node
+
+    def _call(self, kind: str, target: Any, args: Any, kwargs: Any) -> fx.Node:
+        """A node of the graph. Its arguments are given afterwards: torch would search them for symbols, at length."""
+        try:
+            name = self._names.get(target)
+            if name is None:
+                name = self._names[target] = self.graph._target_to_str(target)
+        except TypeError:  # not hashable
+            name = None
+        node = self.graph.create_node(kind, target, name=name)
+        node.args = args
+        if kwargs:
+            node.kwargs = kwargs
         return node
 
     def _annotate(self, node: fx.Node, specs: tuple[TensorSpec, ...], multi: bool) -> None:

@@ -73,6 +73,7 @@ class Learning:
     def __init__(self, program: Program, above: Learning | None, layouts: Layouts) -> None:
         self.program, self.above, self.layouts = program, above, layouts
         self.segment: int = len(program.saved) - 1 if above is None else above.segment - 1
+        self._usual: bool = above is None or (above._usual and program.expects(above.segment, layouts))
         self._branches: dict[Any, Branch] = {}
         self._resume: tuple[Sweep, tuple[str, ...]] | None = None  # good for one branch: a sweep goes on only once
 
@@ -108,7 +109,7 @@ class Learning:
                 results, watched, onward = branch.function(list(saved), list(flight), list(errors))
                 return results, watched, onward, branch.below
             except Surprise:
-                self.program.stitcher.programs.forget_opaque()
+                self.program.forget_expected()
                 self._branches.clear()
                 self._resume = None
 
@@ -123,9 +124,15 @@ class Learning:
 
     def _compile(self, layouts: Layouts, watch: tuple[Ref, ...]) -> Branch:
         program, here = self.program, self.segment
-        sweep, flight = self._sweep()
-        lines = sweep.advance(layouts)
-        missing = [name for name in needs(lines, flight) if name not in program.saved[here]]
+        resume: tuple[Sweep, tuple[str, ...]] | None = None
+        if self._usual and program.expects(here, layouts):
+            lines, flight = program.learn_lines[here], program.flights[here]
+        else:
+            sweep, flight = self._sweep()
+            lines = sweep.advance(layouts)
+            resume = sweep, lines.flight
+        kept = frozenset(program.saved[here])
+        missing = [name for name in needs(lines, flight) if name not in kept]
         if missing:
             raise LearnError(
                 f"errors of these layouts need values that the prediction did not keep: {missing[:3]}",
@@ -140,7 +147,7 @@ class Learning:
         ]  # fmt: skip
         emitted = emit("learn", arguments, lines.lines, [results, watched, lines.flight])
         below = Learning(program, self, layouts)
-        below._resume = (sweep, lines.flight)
+        below._resume = resume
         return Branch(emitted.function, emitted.source, below)
 
     def _sweep(self) -> tuple[Sweep, tuple[str, ...]]:

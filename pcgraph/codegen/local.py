@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -61,6 +62,24 @@ class LocalProgram:
     repeated: frozenset[int]
     wanted: tuple[int, ...] = ()
     opaque: str | None = None
+
+    @cached_property
+    def temporaries(self) -> tuple[str, ...]:
+        """All names that the lines make."""
+        return tuple(dict.fromkeys(out for line in (*self.predict, *self.learn) for out in line.outs))
+
+    @cached_property
+    def first_outputs(self) -> frozenset[int]:
+        """Outputs that the prediction makes, each counted where it is returned first."""
+        first = {name: k for k, name in reversed(list(enumerate(self.outputs))) if name[0] in "ty"}
+        return frozenset(first.values())
+
+    @cached_property
+    def first_errors(self) -> tuple[tuple[int, str], ...]:
+        """Errors that the learning lines make, with the first operand that each goes to."""
+        made = {out for line in self.learn for out in line.outs}
+        first = {name: i for i, name in reversed(list(enumerate(self.errors))) if name in made and name is not None}
+        return tuple((i, name) for name, i in first.items())
 
 
 class LocalPrograms:

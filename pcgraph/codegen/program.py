@@ -11,9 +11,9 @@ from ..errors import GraphError
 from ..graph import PCGraph, Ref, Role
 from ..schedule import Schedule
 from .emit import Emitted, emit
-from .learning import LOCK, Learning, needs
-from .local import LocalPrograms
-from .precision import without_autocast
+from .learning import LOCK, Layouts, Learning, needs
+from .local import LocalProgram, LocalPrograms
+from .precision import settings, without_autocast
 from .seams import Edge
 from .stitch import Stitched, Stitcher
 from .sweep import SegmentLines, Sweep
@@ -33,8 +33,11 @@ class Program:
         externals: names of the vertices whose values come from outside.
         ends: per segment, what the engine is handed: gradients of leaves and errors of single uses, by value.
         outputs_of: per segment, which outputs' errors it learns from.
+        flights: per segment, names of the errors that are on their way when it begins to learn.
         saved: per segment, names of the values that the prediction keeps for it.
-        opaque: reason per opaque vertex.
+        learn_lines: learning with errors that arrive as expected; by segment.
+        expected: layouts of those errors, by segment; None once an opaque vertex has handed on others than believed.
+        opaque: why each opaque vertex could not be traced.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -47,13 +50,16 @@ class Program:
         with LOCK, without_autocast():
             self.stitcher = Stitcher(schedule, PROGRAMS)
             self.predict_lines: Stitched = self.stitcher.predict()
-            self.learn_lines = self._expected()
+            self.expected: tuple[Layouts, ...] | None
+            self._settings = settings()
+            self.expected, self.learn_lines, plan = self._expected()
         self.outputs_of = tuple(map(tuple, self.stitcher.outputs_of))
         self.ends: tuple[tuple[Ref, ...], ...] = tuple(
             tuple(end.source if isinstance(end, Edge) else end for end in ends) for ends in self.stitcher.ends
         )
-        flights = [segment.flight for segment in self.learn_lines[1:]] + [()]
-        self.saved = tuple(map(needs, self.learn_lines, flights))
+        self.flights: tuple[tuple[str, ...], ...] = (*(segment.flight for segment in self.learn_lines[1:]), ())
+        self.saved = tuple(map(needs, self.learn_lines, self.flights))
+        self.opaque = {name: local.opaque for name, local in plan.items() if local.opaque is not None}
         self.start = Learning(self, None, ())
         self._untouched: dict[int, Learning] = {}
 
@@ -76,16 +82,24 @@ class Program:
         """Whether the engine does not see all of the error of some returned value; its gradients are right."""
         return bool(self.stitcher.inside)
 
-    def _expected(self) -> tuple[SegmentLines, ...]:
-        """Learning with errors that arrive as expected; by segment."""
+    def _expected(self) -> tuple[tuple[Layouts, ...], tuple[SegmentLines, ...], dict[str, LocalProgram]]:
+        """Learning with errors that arrive as expected: their layouts and the lines, by segment; and local programs."""
         sweep = Sweep(self.stitcher)
-        lines = [sweep.advance(sweep.expected(sweep.segment - 1)) for _ in self.stitcher.segments]
-        return tuple(reversed(lines))
+        layouts: list[Layouts] = []
+        lines: list[SegmentLines] = []
+        while sweep.segment:
+            layouts.append(sweep.expected(sweep.segment - 1))
+            lines.append(sweep.advance(layouts[-1]))
+        return tuple(reversed(layouts)), tuple(reversed(lines)), sweep.plan
 
-    @cached_property
-    def opaque(self) -> dict[str, str]:
-        """Why each opaque vertex could not be traced."""
-        return {name: local.opaque for name, local in self.stitcher.plan().items() if local.opaque is not None}
+    def expects(self, segment: int, layouts: Layouts) -> bool:
+        """Whether errors of these layouts are what `learn_lines` were written for."""
+        return self.expected is not None and layouts == self.expected[segment] and self._settings == settings()
+
+    def forget_expected(self) -> None:
+        """Opaque vertices hand on other errors than was believed when the lines were written."""
+        self.expected = None
+        self.stitcher.programs.forget_opaque()
 
     def annotate(self) -> None:
         """Write the reasons of opaque vertices into the graph, for people."""
@@ -112,10 +126,8 @@ class Program:
     @property
     def sources(self) -> dict[str, str]:
         """Generated Python: the prediction, and learning with errors that arrive as expected."""
-        sweep, step, sources = Sweep(self.stitcher), self.start, []
-        while sweep.segment:
-            layouts = sweep.expected(sweep.segment - 1)
-            sweep.advance(layouts)
+        step, sources = self.start, []
+        for layouts in reversed(self.expected or self._expected()[0]):
             branch = step.branch(layouts, ())
             sources.append(branch.source)
             step = branch.below

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -17,6 +18,7 @@ from ..schedule import Schedule
 from .kinds import Error, Kind, distinct
 from .lines import Line, native_line
 from .local import LocalProgram, LocalPrograms
+from .precision import settings
 from .recompute import Recomputation
 from .seams import Edge, Seams, candidates
 from .sweep import Sweep, VertexLines
@@ -62,6 +64,9 @@ class Stitcher:
         self.programs = programs
         self.predicted: dict[str, VertexLines] = {}
         self._planned: dict[str, LocalProgram] = {}
+        self._numbers: dict[Any, int] = {}  # of forms of vertices
+        self._known: dict[Any, tuple[LocalProgram, Any]] = {}
+        self._settings = settings()
         self.values: dict[Ref, str] = {}  # value -> name; pass-through outputs share a name
         self.contiguous = [_contiguous(self.graph.spec(ref)) for ref in self.graph.outputs]
         order = [name for name, _ in schedule.order if self.graph[name].role is Role.OPERATION]
@@ -89,6 +94,7 @@ class Stitcher:
                 self.outputs_of[place.get(ref.vertex, top)].append(k)
         self.operands = {v.name: _operands(v, split) for v in graph.vertices.values() if v.role is Role.OPERATION}
         self._specs = {name: tuple(map(graph.spec, refs)) for name, (refs, _) in self.operands.items()}
+        self._forms: dict[str, int] = {}
         self.recomputation = Recomputation(graph, self.segments)
         self._lay_edges()
 
@@ -118,6 +124,7 @@ class Stitcher:
     def predict(self) -> Stitched:
         """Lines that evaluate every vertex once. They are those of the kinds that then learn."""
         parts = []
+        self.settle()
         self._planned = learning = self.plan()
         for vertex in self.graph.vertices.values():
             if vertex.role is not Role.OPERATION:
@@ -146,8 +153,7 @@ class Stitcher:
         names = self.local_names(vertex, local)
         for k, name in enumerate(local.outputs):
             ref = Ref(vertex.name, k)
-            own = name[0] in "ty" and name not in local.outputs[:k]
-            if own:
+            if k in local.first_outputs:
                 names[name] = value_name(ref)
             self.values[ref] = names[name]
         return [line.renamed(names) for line in local.predict]
@@ -156,9 +162,7 @@ class Stitcher:
         """Global names of a vertex's operands and temporaries."""
         refs, _ = self.operands[vertex.name]
         names = {f"a{i}": self.values[ref] for i, ref in enumerate(refs)}
-        for line in (*local.predict, *local.learn):
-            for out in line.outs:
-                names[out] = f"{out}_{vertex.name}"
+        names.update((out, f"{out}_{vertex.name}") for out in local.temporaries)
         return names
 
     # -- learning ------------------------------------------------------------------------------
@@ -174,15 +178,35 @@ class Stitcher:
             sweep.advance(sweep.expected(sweep.segment - 1))
         return sweep.plan
 
+    def settle(self) -> None:
+        """Take note of torch's settings, on which local programs depend."""
+        if self._settings != settings():
+            self._settings = settings()
+            self._known.clear()
+
     def kind(self, vertex: Vertex, errors: tuple[Error, ...], collected: tuple[Error, ...]) -> LocalProgram:
         """The local program of a vertex for these errors."""
-        assert vertex.operation is not None
-        _, places = self.operands[vertex.name]
-        operands = self._specs[vertex.name]
         planned = self._planned.get(vertex.name)
         closed = planned.opaque if planned is not None else None
-        kind = Kind(vertex.operation, operands, places, vertex.outputs, vertex.multi, errors, collected, closed)
-        return self.programs.get(kind)
+        # By identity, in which layouts come few: a long network asks for the same few kinds again and again.
+        arriving = tuple((index, id(layout)) for index, layout in errors)
+        key = (self._form(vertex), arriving, tuple((index, id(layout)) for index, layout in collected), closed)
+        known = self._known.get(key)
+        if known is None or known[0].opaque is not None:  # more may be known of the errors that it hands on
+            assert vertex.operation is not None
+            operands, places = self._specs[vertex.name], self.operands[vertex.name][1]
+            kind = Kind(vertex.operation, operands, places, vertex.outputs, vertex.multi, errors, collected, closed)
+            known = self._known[key] = self.programs.get(kind), (errors, collected)  # which keeps the identities
+        return known[0]
+
+    def _form(self, vertex: Vertex) -> Any:
+        """What the kind of a vertex depends on besides errors; by identity, the graph keeps the objects."""
+        form = self._forms.get(vertex.name)
+        if form is None:
+            specs, places = self._specs[vertex.name], self.operands[vertex.name][1]
+            key = (id(vertex.operation), tuple(map(id, specs)), places, vertex.multi)
+            form = self._forms[vertex.name] = self._numbers.setdefault(key, len(self._numbers))
+        return form
 
 
 def _operands(vertex: Vertex, split: frozenset[Ref]) -> tuple[tuple[Ref, ...], tuple[int, ...]]:

@@ -115,6 +115,7 @@ class Sweep:
             layouts: of the errors that arrive at its outputs, in order; None where none does.
         """
         self.segment -= 1
+        self._net.settle()
         net, here = self._net, self.segment
         for k, layout in zip(net.outputs_of[here], layouts, strict=True):
             if layout is not None:
@@ -179,11 +180,9 @@ class Sweep:
         for i in taken:
             names[f"c{i}"] = arrived[refs[i]].name
         # Give an error that arrives at a value for the first time the value's name.
-        made = {out for line in local.learn for out in line.outs}
-        for i, local_name in enumerate(local.errors):
-            fresh = local_name in made and local_name not in local.errors[:i]
-            if fresh and refs[i] not in arrived and refs[i] not in net.split:
-                names[local_name] = error_name(refs[i])  # type: ignore[index]
+        for i, local_name in local.first_errors:
+            if refs[i] not in arrived and refs[i] not in net.split:
+                names[local_name] = error_name(refs[i])
         return names
 
     def _hand_on(

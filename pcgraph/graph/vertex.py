@@ -79,19 +79,26 @@ class TensorSpec:
     @staticmethod
     def of(tensor: torch.Tensor) -> TensorSpec:
         """Read the spec off a tensor (layouts without strides get the empty stride)."""
-        strided = tensor.layout is torch.strided
-        return TensorSpec(
+        key = (
             tuple(tensor.shape),
-            tuple(tensor.stride()) if strided else (),
+            tensor.stride() if tensor.layout is torch.strided else (),
             tensor.dtype,
             tensor.device,
             tensor.requires_grad,
         )
+        spec = _specs.get(key)
+        if spec is None:
+            if len(_specs) >= _MAX_SPECS:
+                _specs.clear()
+            spec = _specs[key] = TensorSpec(*key)
+        return spec
 
     def __str__(self) -> str:
         return f"{short_dtype(self.dtype)}[{','.join(map(str, self.shape))}]"
 
 
+_specs: dict[Any, TensorSpec] = {}  # tensors that look the same share one: long networks have few kinds of them
+_MAX_SPECS = 4096
 _SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 
 
