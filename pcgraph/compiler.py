@@ -18,7 +18,7 @@ import torch
 
 from .capture import Captured, Unrepeatable, capture, lower
 from .capture.regions import refuse_hooks_around
-from .codegen import Program
+from .codegen import Program, backend as backend_of
 from .codegen.precision import settings
 from .dynamics import ZIL
 from .errors import CaptureError, PCGraphError
@@ -38,6 +38,8 @@ def compile(
     strict: bool = False,
     unroll: bool = True,
     max_programs: int = 64,
+    backend: str = "eager",
+    mode: str = "default",
 ) -> PCNetwork:
     """Turn a model into a predictive coding network that learns exactly like backpropagation.
 
@@ -50,6 +52,10 @@ def compile(
         max_programs: how many input signatures (shapes, dtypes, structures) are kept compiled; the one that was not
             used for longest goes first. After the first few sizes of a dimension nothing is traced any more:
             programs follow from those that there are, and are proven on random data.
+        backend: ``eager`` runs torch's kernels one by one, to the bit like backprop. ``inductor`` lets torch's compiler
+            fuse them: gradients equal backprop's up to rounding, and `verify` tells the distance. The first call
+            compiles; it needs a C++ compiler on the CPU, Triton on CUDA.
+        mode: of the back end ``inductor``: ``reduce-overhead`` records CUDA graphs (not run: no such machine).
 
     Returns:
         A drop-in for the model (see `PCNetwork`).
@@ -74,7 +80,8 @@ def compile(
         )
     if max_programs < 1:
         raise PCGraphError(f"max_programs must be at least 1, not {max_programs}", hint="the default is 64")
-    options = {"strict": strict, "unroll": unroll, "max_programs": max_programs}
+    backend_of(backend, mode)
+    options = {"strict": strict, "unroll": unroll, "max_programs": max_programs, "backend": (backend, mode)}
     network = network_of(model, _front, options)
     if example_inputs is not None:
         single = isinstance(example_inputs, torch.Tensor)
@@ -121,13 +128,13 @@ def _stages(
         raise
     aten = options["aten"] = captured.aten  # a model that differentiates once will do so again
     clock.lap("capture")
-    program = _program(lower(captured), clock)
+    program = _program(lower(captured), clock, options)
     if program.hides and not aten:
         # One of torch's calls adds to a returned value twice. Below torch's calls each addition is one of its own.
         options["aten"] = True
         if not captured.once:
             captured = capture(module, args, kwargs, unroll=options["unroll"], aten=True)
-            program = _program(lower(captured), clock)
+            program = _program(lower(captured), clock, options)
     if program.hides and captured.kept:
         raise CaptureError(
             "the model keeps or hooks a value that one of torch's calls adds to more than once",
@@ -150,15 +157,15 @@ def _stages(
 _programs: OrderedDict[Any, Program] = OrderedDict()
 
 
-def _program(graph: PCGraph, clock: _Clock) -> Program:
+def _program(graph: PCGraph, clock: _Clock, options: dict[str, Any]) -> Program:
     """The program of a graph; equal graphs share one, so that a model captured at every call compiles once."""
     clock.lap("lower")
-    key = _graph_key(graph)
+    key = (_graph_key(graph), options["backend"])
     program = _programs.get(key)
     if program is None:
         scheduled = schedule(graph, ZIL())
         clock.lap("schedule")
-        program = _programs[key] = Program(scheduled)
+        program = _programs[key] = Program(scheduled, backend_of(*options["backend"]))
         if program.opaque:
             program.annotate()
         while len(_programs) > _MAX_PROGRAMS:

@@ -6,22 +6,19 @@ has learned. So the compiled segments form a tree: from each, one branch per pat
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LearnError
 from ..graph import Ref, TensorSpec
-from .emit import emit
+from .lock import LOCK
 from .opaque import Surprise
 from .precision import without_autocast
 from .sweep import SegmentLines, Sweep
 
 if TYPE_CHECKING:
     from .program import Program
-
-LOCK = threading.RLock()  # tracing is not safe on several threads
 
 Layouts = tuple[TensorSpec | None, ...]
 
@@ -145,7 +142,7 @@ class Learning:
         arguments: Sequence[tuple[str, Sequence[str]]] = [
             ("saved", program.saved[here]), ("flight", flight), ("errors", arriving)
         ]  # fmt: skip
-        emitted = emit("learn", arguments, lines.lines, [results, watched, lines.flight])
+        emitted = program.backend.emit("learn", arguments, lines.lines, [results, watched, lines.flight])
         below = Learning(program, self, layouts)
         below._resume = resume
         return Branch(emitted.function, emitted.source, below)

@@ -32,16 +32,19 @@ class Line:
         text: the right-hand side, with one ``%s`` per read.
         reads: names that the line reads, in the order of the ``%s``.
         constants: objects that the text refers to by name.
+        target: what is called, where that is known ahead: a back end may ask it for its properties.
     """
 
     outs: tuple[str, ...]
     text: str
     reads: tuple[str, ...]
     constants: tuple[tuple[str, Any], ...] = ()
+    target: Any = None
 
     def renamed(self, names: Mapping[str, str]) -> Line:
         """The same line over other names."""
-        return Line(tuple(names[n] for n in self.outs), self.text, tuple(names[n] for n in self.reads), self.constants)
+        outs, reads = tuple(names[n] for n in self.outs), tuple(names[n] for n in self.reads)
+        return Line(outs, self.text, reads, self.constants, self.target)
 
     def render(self) -> str:
         """Python source of the line."""
@@ -136,7 +139,7 @@ def line_of(node: fx.Node, name_of: Callable[[Any], str | None], out: str | None
         args += [f"{name}={literals.text(value)}" for name, value in kwargs.items()]
         function = _FAST.get(target) or literals.constant(getattr(target, "_op", target))
         text = f"{function}({', '.join(args)})"
-    return Line((out,) if out else (), text, tuple(literals.reads), tuple(literals.constants.items()))
+    return Line((out,) if out else (), text, tuple(literals.reads), tuple(literals.constants.items()), target)
 
 
 def native_line(operation: Any, operands: list[str], outs: tuple[str, ...], multi: bool) -> Line:
@@ -147,4 +150,4 @@ def native_line(operation: Any, operands: list[str], outs: tuple[str, ...], mult
     text = f"{literals.constant(operation.target)}({', '.join(args)})"
     if multi and len(outs) == 1:
         text += "[0]"
-    return Line(outs, text, tuple(literals.reads), tuple(literals.constants.items()))
+    return Line(outs, text, tuple(literals.reads), tuple(literals.constants.items()), operation.target)

@@ -10,9 +10,11 @@ from typing import Any
 from ..errors import GraphError
 from ..graph import PCGraph, Ref, Role
 from ..schedule import Schedule
-from .emit import Emitted, emit
-from .learning import LOCK, Layouts, Learning, needs
+from .backends import EAGER, Backend
+from .emit import Emitted
+from .learning import Layouts, Learning, needs
 from .local import LocalProgram, LocalPrograms
+from .lock import LOCK
 from .precision import settings, without_autocast
 from .seams import Edge
 from .stitch import Stitched, Stitcher
@@ -30,6 +32,7 @@ class Program:
 
     Attributes:
         schedule: what runs when.
+        backend: what becomes of emitted lines.
         externals: names of the vertices whose values come from outside.
         ends: per segment, what the engine is handed: gradients of leaves and errors of single uses, by value.
         outputs_of: per segment, which outputs' errors it learns from.
@@ -40,10 +43,10 @@ class Program:
         opaque: why each opaque vertex could not be traced.
     """
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Schedule, backend: Backend = EAGER) -> None:
         if len(set(schedule.graph.outputs)) != len(schedule.graph.outputs):
             raise GraphError("two outputs are the same value", hint="list it once and repeat it when rebuilding")
-        self.schedule = schedule
+        self.schedule, self.backend = schedule, backend
         self.graph: PCGraph = schedule.graph
         leaf_roles = (Role.INPUT, Role.PARAMETER, Role.STATE)
         self.externals = tuple(v.name for v in self.graph.vertices.values() if v.role in leaf_roles)
@@ -116,7 +119,7 @@ class Program:
     def _predict(self) -> Emitted:
         arguments = [("values", [f"x_{name}" for name in self.externals])]
         results = tuple(name for name in self.predict_lines.results if name is not None)
-        return emit("predict", arguments, self.predict_lines.lines, [results, *self.saved])
+        return self.backend.emit("predict", arguments, self.predict_lines.lines, [results, *self.saved])
 
     @property
     def predict(self) -> Callable[[list[Any]], list[list[Any]]]:

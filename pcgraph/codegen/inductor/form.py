@@ -1,0 +1,65 @@
+"""The form that a program takes under Inductor: lists of arguments, calls of compiled regions, single lines between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..emit import Emitted, emit
+from ..lines import Line, fresh_name
+from .cell import Site
+from .regions import gathered, region_of, worth_it
+from .ssa import single_assignment
+
+
+class Inductor:
+    """Back end that hands stretches of lines to torch's compiler.
+
+    Args:
+        mode: ``default``, or ``reduce-overhead`` for CUDA graphs.
+    """
+
+    exact = False
+
+    def __init__(self, mode: str = "default") -> None:
+        self.key = ("inductor", mode)
+        self._graphs = mode == "reduce-overhead"
+        self.uncompiled: dict[str, str] = {}
+
+    def emit(
+        self,
+        name: str,
+        arguments: Sequence[tuple[str, Sequence[str]]],
+        lines: Sequence[Line],
+        returns: Sequence[tuple[str, ...]],
+    ) -> Emitted:
+        """The lines as a function, in regions as far as that is possible; see `emit.emit`."""
+        lines, returns = single_assignment(lines, returns)
+        checked = any(line.target is None and line.constants for line in lines)  # opaque vertices: who knows
+        stretches = gathered(lines)
+        used: set[str] = {item for group in returns for item in group}
+        formed: list[list[Line]] = []
+        for stretch in reversed(stretches):
+            if worth_it(stretch):
+                formed.append(self._called(name, stretch, used, checked))
+            else:
+                formed.append(stretch)
+            used.update(read for line in stretch for read in line.reads)
+        formed.reverse()
+        return emit(name, arguments, [line for part in formed for line in part], returns)
+
+    def _called(self, name: str, stretch: Sequence[Line], used: set[str], checked: bool) -> list[Line]:
+        region = region_of(stretch, used)
+        canonical, key = region.canonical()
+        label = f"{name}: {len(region.lines)} lines, {_first_out(region.lines)} to {_first_out(region.lines[::-1])}"
+        site = Site(canonical, key, checked=checked, graphs=self._graphs, label=label, complaints=self.uncompiled)
+        function, values = fresh_name(), fresh_name()
+        literal = f"[{', '.join(['%s'] * len(region.reads))}]"
+        text = f"{function}[0](%s)" + ("[0]" if len(region.outs) == 1 else "")
+        return [
+            Line((values,), literal, region.reads),  # the names die here, and the values with their last use inside
+            Line(region.outs, text, (values,), ((function, site.call),)),
+        ]
+
+
+def _first_out(lines: Sequence[Line]) -> str:
+    return next((line.outs[0] for line in lines if line.outs), "")

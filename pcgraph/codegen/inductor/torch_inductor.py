@@ -1,0 +1,70 @@
+"""The one place that calls Inductor: a function of ATen calls on strided tensors becomes kernels.
+
+Neither Dynamo nor AOTAutograd has a part in it: the lines are a graph already, with nothing to differentiate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import fx
+from torch._guards import TracingContext, tracing
+from torch._inductor import compile_fx, config
+from torch._inductor.decomposition import select_decomp_table
+from torch._inductor.utils import BoxedBool
+from torch._inductor.virtualized import V
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+Kernel = Callable[[list[torch.Tensor]], Sequence[Any]]
+
+
+def compiled(function: Kernel, values: Sequence[torch.Tensor], *, checked: bool, graphs: bool) -> Kernel:
+    """Compile a function of a list of tensors for tensors laid out like these.
+
+    Args:
+        function: calls ATen operators only; empties the list.
+        values: the tensors; nothing is computed with them.
+        checked: the compiled function compares its arguments' sizes and strides with these at every call.
+        graphs: record CUDA graphs where the values are on CUDA.
+
+    Raises:
+        Exception: whatever Inductor or the C++ compiler raises.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    settings = {"fallback_random": True, "size_asserts": checked, "triton.cudagraphs": graphs}
+    with _quiet(), config.patch(settings):
+        fake = [mode.from_tensor(value.detach(), static_shapes=True) for value in values]
+        with mode:
+            traced = make_fx(lambda *a: tuple(function(list(a))), decomposition_table=select_decomp_table())(*fake)
+        _prepare(traced)
+        with tracing(TracingContext(mode)), V.set_fake_mode(mode):
+            compile_fx._recursive_joint_graph_passes(traced, input_device=values[0].device)
+            output = next(node for node in traced.graph.nodes if node.op == "output")
+            output.meta["user_visible_output_idxs"] = [
+                k for k, value in enumerate(output.args[0]) if isinstance(value, fx.Node)
+            ]
+            compile_fx.record_original_output_strides(traced)
+            result = compile_fx.compile_fx_inner(
+                traced, fake, cudagraphs=BoxedBool(graphs and any(v.is_cuda for v in values))
+            )
+    # What stands around this callable (profiling, counters) costs more than a small kernel.
+    return getattr(result, "current_callable", None) or result
+
+
+def _prepare(traced: fx.GraphModule) -> None:
+    """Drop what is dead, and let every output be a node of its own."""
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No gradients, no modes of the caller's, and no compilation of his around ours."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.utils._python_dispatch._disable_current_modes())
+        yield
