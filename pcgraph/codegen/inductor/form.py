@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from ..emit import Emitted, emit
 from ..lines import Line, fresh_name
 from .cell import Site
-from .regions import gathered, region_of, worth_it
+from .merge import merged
+from .regions import gathered, region_of, sunk, worth_it
+from .repeats import cut
 from .ssa import single_assignment
 
 
@@ -35,7 +37,7 @@ class Inductor:
         """The lines as a function, in regions as far as that is possible; see `emit.emit`."""
         lines, returns = single_assignment(lines, returns)
         checked = any(line.target is None and line.constants for line in lines)  # opaque vertices: who knows
-        stretches = gathered(lines)
+        stretches = sunk([piece for stretch in gathered(merged(lines, returns)) for piece in cut(stretch)])
         used: set[str] = {item for group in returns for item in group}
         formed: list[list[Line]] = []
         for stretch in reversed(stretches):

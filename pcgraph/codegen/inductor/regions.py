@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from typing import Any
 
 from ..kinds import freeze
 from ..lines import Line
-from .fusable import fusable, weight
+from .fusable import fusable, operator_name, weight
+from .merge import Merged
 
 _CONSTANT = re.compile(r"\bk\d+\b")
 
@@ -72,7 +74,9 @@ def gathered(lines: Sequence[Line]) -> list[list[Line]]:
     stretch: list[Line] = []
     made: set[str] = set()
     for line in lines:
-        if fusable(line):
+        part = line.target is operator.getitem and line.reads[0] not in made  # of what is not compiled
+        aside = operator_name(line) == "unbind" and made.isdisjoint(line.reads)  # so that others can go aside as well
+        if fusable(line) and not part and not aside:
             stretch.append(line)
             made.update(line.outs)
         elif line.outs and made.isdisjoint(line.reads) and _without_effect(line):
@@ -90,6 +94,8 @@ def gathered(lines: Sequence[Line]) -> list[list[Line]]:
 def _without_effect(line: Line) -> bool:
     """Whether a line may be evaluated earlier. Random draws may: they keep their order among each other."""
     target: Any = line.target
+    if target is Merged or target is operator.getitem:
+        return True
     schema = getattr(target, "_schema", None)
     return schema is not None and not schema.is_mutable and "batch_norm" not in schema.name
 
@@ -97,3 +103,23 @@ def _without_effect(line: Line) -> bool:
 def worth_it(lines: Sequence[Line]) -> bool:
     """Whether compiling a stretch can gain anything."""
     return sum(map(weight, lines)) >= 2
+
+
+def sunk(parts: Sequence[list[Line]]) -> list[list[Line]]:
+    """Merged lines moved down to just before their first reader, so that what they make does not wait for long."""
+    reader: dict[str, int] = {}
+    for k, part in enumerate(parts):
+        for line in part:
+            for name in line.reads:
+                reader.setdefault(name, k)
+    before: dict[int, list[list[Line]]] = {}
+    moved: set[int] = set()
+    for k in reversed(range(len(parts))):  # what a moved line reads moves along
+        line = parts[k][0]
+        if line.target is Merged and line.outs:
+            places = [reader[out] for out in line.outs if out in reader]
+            if places and min(places) > k:
+                moved.add(k)
+                before.setdefault(min(places), []).insert(0, parts[k])
+                reader.update((name, min(places)) for name in line.reads if reader[name] == k)
+    return [p for k, part in enumerate(parts) for p in (*before.get(k, ()), *([] if k in moved else [part]))]

@@ -19,6 +19,8 @@ from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from .cpp_batch import one_run
+
 Kernel = Callable[[list[torch.Tensor]], Sequence[Any]]
 
 
@@ -36,7 +38,7 @@ def compiled(function: Kernel, values: Sequence[torch.Tensor], *, checked: bool,
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     settings = {"fallback_random": True, "size_asserts": checked, "triton.cudagraphs": graphs}
-    with _quiet(), config.patch(settings):
+    with _quiet(), config.patch(settings), one_run():
         fake = [mode.from_tensor(value.detach(), static_shapes=True) for value in values]
         with mode:
             traced = make_fx(lambda *a: tuple(function(list(a))), decomposition_table=select_decomp_table())(*fake)
