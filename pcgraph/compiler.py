@@ -18,7 +18,7 @@ import torch
 
 from .capture import Captured, Unrepeatable, capture, lower
 from .capture.regions import refuse_hooks_around
-from .codegen import Program, backend as backend_of
+from .codegen import Program, backend_of
 from .codegen.precision import settings
 from .dynamics import ZIL
 from .errors import CaptureError, PCGraphError

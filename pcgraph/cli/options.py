@@ -28,6 +28,13 @@ class TextFormat(StrEnum):
     JSON = "json"
 
 
+class BackendName(StrEnum):
+    """What runs the compiled programs."""
+
+    EAGER = "eager"
+    INDUCTOR = "inductor"
+
+
 Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show the traceback of an error.")]
 Model = Annotated[
     str,
@@ -46,6 +53,10 @@ Inputs = Annotated[
         help="One per argument of forward: 8x3x32x32 (float32), 8x3x32x32:float64, or '8x64:int64<256' for integers "
         "from 0 to 255 (in quotes: < means something to the shell). Filled with seeded random numbers.",
     ),
+]
+Backend = Annotated[
+    BackendName,
+    typer.Option("--backend", help="eager: to the bit like backprop. inductor: fused kernels, equal up to rounding."),
 ]
 Train = Annotated[bool, typer.Option("--train/--eval", help="Mode that the model is put in.")]
 Seed = Annotated[int, typer.Option(help="Seed of the model's initialisation and of the random inputs.")]

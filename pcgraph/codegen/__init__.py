@@ -1,8 +1,8 @@
 """Codegen: a scheduled graph becomes a prediction and a learning program. Never sees the user's module."""
 
-from .backends import backend
+from .backends import backend_of
 from .learning import Learning
 from .precision import without_autocast
 from .program import Program
 
-__all__ = ["Learning", "Program", "backend", "without_autocast"]
+__all__ = ["Learning", "Program", "backend_of", "without_autocast"]

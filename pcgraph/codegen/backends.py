@@ -50,13 +50,17 @@ class Eager:
     key: tuple[str, ...] = ("eager",)
     exact = True
     emit = staticmethod(emit)
-    uncompiled: dict[str, str] = {}  # noqa: RUF012: nothing is ever put in
+
+    @property
+    def uncompiled(self) -> dict[str, str]:
+        """Nothing."""
+        return {}
 
 
 EAGER = Eager()
 
 
-def backend(name: str, mode: str = "default") -> Backend:
+def backend_of(name: str, mode: str = "default") -> Backend:
     """The back end of a name.
 
     Raises:

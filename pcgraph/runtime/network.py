@@ -306,10 +306,15 @@ class PCNetwork(Facade):
         return dict(self._last().timings)
 
     def cache_info(self) -> dict[str, Any]:
-        """How often programs were reused, how many are kept, and why the latest capture could not be kept."""
+        """How often programs were reused, how many are kept, and why the latest capture could not be kept.
+
+        ``uncompiled`` are the parts of the latest program that the back end left as they are, and why.
+        """
         latest = self.__dict__["_latest"]
         kept = sum(len(captures) for captures in self._programs.values())
-        return {**self._counts, "programs": kept, "once": latest.once if latest is not None else ()}
+        once = latest.once if latest is not None else ()
+        uncompiled = dict(latest.compiled.program.backend.uncompiled) if latest is not None else {}
+        return {**self._counts, "programs": kept, "once": once, "uncompiled": uncompiled}
 
     @contextmanager
     def watch(self, *patterns: str) -> Iterator[dict[str, torch.Tensor]]:

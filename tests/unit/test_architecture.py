@@ -21,7 +21,8 @@ ALLOWED = {
     "dynamics": {"errors", "graph", "passes", "schedule"},
     "runtime": {"errors", "graph", "marks", "schedule", "codegen", "dynamics"},
     "compiler": {"errors", "graph", "schedule", "capture", "codegen", "dynamics", "runtime"},
-    "verify": {"errors", "compiler", "measure"},
+    "rounding": set(),
+    "verify": {"errors", "compiler", "measure", "rounding"},
 }
 
 

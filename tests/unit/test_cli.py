@@ -341,7 +341,7 @@ def test_verify_exits_with_1_if_not_exact(nets: str, monkeypatch: pytest.MonkeyP
         def __str__(self) -> str:
             return "one bit differs"
 
-    monkeypatch.setattr(pcgraph, "verify", lambda model, inputs: Inexact())
+    monkeypatch.setattr(pcgraph, "verify", lambda model, inputs, backend: Inexact())
     result = run("verify", f"{nets}:make", "--input", "2x4")
     assert result.exit_code == 1
     assert result.stdout == "one bit differs\n"

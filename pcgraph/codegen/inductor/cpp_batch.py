@@ -87,8 +87,9 @@ def one_run() -> Iterator[None]:
             scope.update({name: value.result() for name, value in scope.items() if type(value) is LambdaFuture})
         wait(self, scope)
 
-    AsyncCompile.cpp_pybinding, AsyncCompile.wait = collected, waited  # type: ignore[method-assign]
+    patched: Any = AsyncCompile
+    patched.cpp_pybinding, patched.wait = collected, waited
     try:
         yield
     finally:
-        AsyncCompile.cpp_pybinding, AsyncCompile.wait = pybinding, wait  # type: ignore[method-assign]
+        patched.cpp_pybinding, patched.wait = pybinding, wait

@@ -23,9 +23,14 @@ class Inductor:
     exact = False
 
     def __init__(self, mode: str = "default") -> None:
-        self.key = ("inductor", mode)
+        self.key: tuple[str, ...] = ("inductor", mode)
         self._graphs = mode == "reduce-overhead"
-        self.uncompiled: dict[str, str] = {}
+        self._uncompiled: dict[str, str] = {}
+
+    @property
+    def uncompiled(self) -> dict[str, str]:
+        """Regions that stay lines, and why."""
+        return self._uncompiled
 
     def emit(
         self,
@@ -53,7 +58,7 @@ class Inductor:
         region = region_of(stretch, used)
         canonical, key = region.canonical()
         label = f"{name}: {len(region.lines)} lines, {_first_out(region.lines)} to {_first_out(region.lines[::-1])}"
-        site = Site(canonical, key, checked=checked, graphs=self._graphs, label=label, complaints=self.uncompiled)
+        site = Site(canonical, key, checked=checked, graphs=self._graphs, label=label, complaints=self._uncompiled)
         function, values = fresh_name(), fresh_name()
         literal = f"[{', '.join(['%s'] * len(region.reads))}]"
         text = f"{function}[0](%s)" + ("[0]" if len(region.outs) == 1 else "")
