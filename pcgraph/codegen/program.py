@@ -7,12 +7,15 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from ..errors import GraphError
 from ..graph import PCGraph, Ref, Role
 from ..schedule import Schedule
 from .backends import EAGER, Backend
 from .emit import Emitted
 from .learning import Layouts, Learning, needs
+from .lines import Line
 from .local import LocalProgram, LocalPrograms
 from .lock import LOCK
 from .precision import settings, without_autocast
@@ -125,6 +128,20 @@ class Program:
     def predict(self) -> Callable[[list[Any]], list[list[Any]]]:
         """The compiled prediction. It empties the list that it is given."""
         return self._predict.function
+
+    @cached_property
+    def together(self) -> Callable[[list[Any]], list[list[Any]]]:
+        """Prediction and learning from an error of 1 at the only output, as one function of the externals' values.
+
+        Returns ``[outputs, results]``. For programs of one segment and one output, without opaque vertices.
+        """
+        learn = self.learn_lines[0]
+        outputs = tuple(name for name in self.predict_lines.results if name is not None)
+        seed = Line(("arriving0",), "torch.ones_like(%s)", outputs, (), torch.ops.aten.ones_like.default)
+        lines = (*self.predict_lines.lines, seed, *learn.lines)
+        results = tuple(name or "None" for name in learn.results)
+        arguments = [("values", [f"x_{name}" for name in self.externals])]
+        return self.backend.emit("together", arguments, lines, [outputs, results]).function
 
     @property
     def sources(self) -> dict[str, str]:

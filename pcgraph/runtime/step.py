@@ -62,11 +62,7 @@ def learn_from(compiled: Compiled, inputs: Sequence[torch.Tensor]) -> torch.Tens
         value.backward()  # the engine sees one node per segment of the network, and what is outside; no vertex
         return value.detach()
     with torch.no_grad():
-        run = Run(compiled, values, leaves)
-        run.predict()
-        value = run.outputs[0]
-        seed = torch.ones_like(value)
-        gradients = run.learn(0, (seed,), keep=False)
+        value, seed, gradients = _learned(compiled, values, leaves)
         if compiled.copied is None:
             compiled.copied = [
                 g is not None and (twice or not _laid_out_like(g, leaf))
@@ -76,6 +72,20 @@ def learn_from(compiled: Compiled, inputs: Sequence[torch.Tensor]) -> torch.Tens
             if gradient is not None:
                 _add(leaf, gradient, copied)
     return value
+
+
+def _learned(
+    compiled: Compiled, values: list[Any], leaves: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor | None, Sequence[torch.Tensor | None]]:
+    """The output, the error that it received if that is a tensor of its own, and the gradients."""
+    if compiled.whole:
+        (value,), gradients = compiled.program.together(values)
+        return value, None, gradients
+    run = Run(compiled, values, leaves)
+    run.predict()
+    value = run.outputs[0]
+    seed = torch.ones_like(value)
+    return value, seed, run.learn(0, (seed,), keep=False)
 
 
 def _watched_by_the_engine(leaves: Sequence[torch.Tensor]) -> bool:
@@ -102,7 +112,7 @@ def _add(leaf: torch.Tensor, gradient: torch.Tensor, copied: bool) -> None:
         leaf.grad = gradient.clone(memory_format=torch.contiguous_format)
 
 
-def _shared(gradients: Sequence[torch.Tensor | None], seed: torch.Tensor) -> list[bool]:
+def _shared(gradients: Sequence[torch.Tensor | None], seed: torch.Tensor | None) -> list[bool]:
     """Which gradients are the same object as another one: a leaf must have its own."""
     counts = Counter(map(id, (*gradients, seed)))
     return [counts[id(gradient)] > 1 for gradient in gradients]

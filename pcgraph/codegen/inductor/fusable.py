@@ -41,7 +41,8 @@ def fusable(line: Line) -> bool:
     target: Any = line.target
     if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
         return False
-    if target._schema.is_mutable or target._schema.name.split("::")[1] in _HIDDEN_WRITES:
+    name = target._schema.name.split("::")[1]
+    if target._schema.is_mutable or name in _HIDDEN_WRITES or "empty" in name:  # unwritten memory proves nothing
         return False
     if any(tag in target.tags for tag in _REFUSED_TAGS):
         return False

@@ -114,12 +114,14 @@ def sunk(parts: Sequence[list[Line]]) -> list[list[Line]]:
                 reader.setdefault(name, k)
     before: dict[int, list[list[Line]]] = {}
     moved: set[int] = set()
+    effects = [k for k, part in enumerate(parts) if not all(fusable(line) or _without_effect(line) for line in part)]
     for k in reversed(range(len(parts))):  # what a moved line reads moves along
         line = parts[k][0]
         if line.target is Merged and line.outs:
             places = [reader[out] for out in line.outs if out in reader]
-            if places and min(places) > k:
+            place = min([*places, *(e for e in effects if e > k)], default=k) if places else k
+            if place > k:
                 moved.add(k)
-                before.setdefault(min(places), []).insert(0, parts[k])
-                reader.update((name, min(places)) for name in line.reads if reader[name] == k)
+                before.setdefault(place, []).insert(0, parts[k])
+                reader.update((name, place) for name in line.reads if reader[name] == k)
     return [p for k, part in enumerate(parts) for p in (*before.get(k, ()), *([] if k in moved else [part]))]
