@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -194,3 +195,18 @@ NETS: dict[str, Net] = {
     "nn.LSTM-50": Net(lambda: (NativeLSTM(), torch.randn(32, 50, 32), labels(32)), UnrolledLSTM),
     "gpt-4": Net(lambda: (GPT(), labels(8, 64, classes=256), labels(8, 64, classes=256))),
 }
+
+
+def deep_mlp(widths: tuple[int, ...], activation: type[nn.Module]) -> nn.Sequential:
+    """Layers of these widths with an activation between."""
+    layers: list[nn.Module] = []
+    for k, (inside, outside) in enumerate(itertools.pairwise(widths)):
+        layers += [nn.Linear(inside, outside), *([activation()] if k < len(widths) - 2 else [])]
+    return nn.Sequential(*layers)
+
+
+EXTRA: dict[str, Net] = {
+    "mlp-300": Net(lambda: (deep_mlp((784, 300, 300, 300, 10), nn.Tanh), torch.randn(64, 784), labels(64))),
+    "lstm-1000": Net(lambda: (HandLSTM(), torch.randn(32, 1000, 32), labels(32))),
+}
+"""Networks that only some benchmarks run."""

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from .compiler import compile
 from .errors import PCGraphError
 from .measure import alternate, peak_memory, ratio, same_bits, ulps
-from .rounding import distance, same_run
+from .rounding import distance, largest, same_run
 
 
 @dataclass(frozen=True)
@@ -301,12 +301,16 @@ def _weighted_sum(output: Any) -> torch.Tensor:
 def _compare(
     reference: _Side, candidate: _Side, exact: Mapping[tuple[str, str], torch.Tensor] | None
 ) -> Iterator[Comparison]:
-    pairs = zip(_everything(reference), _everything(candidate), strict=True)
+    pairs = list(zip(_everything(reference), _everything(candidate), strict=True))
+    scales = {kind: 0.0 for (kind, _, _), _ in pairs}
+    for (kind, _, a), _ in pairs:
+        if a is not None and exact is not None and a.is_floating_point():
+            scales[kind] = max(scales[kind], largest(a.detach(), torch.isfinite(a)))
     for (kind, name, a), (_, _, b) in pairs:
         found = _tensor(name, kind, a, b)
         if exact is not None and found.status == "differs" and found.ulp >= 0:
             assert a is not None and b is not None
-            gap, allowed = distance(a, b, exact.get((kind, name)))
+            gap, allowed = distance(a, b, exact.get((kind, name)), scales[kind])
             status = "close" if gap <= allowed else "differs"
             found = replace(found, status=status, from_float64=gap, allowed=allowed)
         yield found
