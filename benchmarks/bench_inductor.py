@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/bench_inductor.py --models mlp-64 lenet --json inductor.json
 
-Candidates share one set of parameters, live in one process and run once per round, in an order shuffled anew every round;
-the base of all ratios is ``loss(torch.compile(model)(x), y).backward()``. It is entered twice (A/A). Before anything is
-timed, every candidate's gradients must be about as close to float64 as eager backprop's: the bound is `pcgraph.rounding`'s.
-Compile time is that of a process of its own with an empty cache, from the call of the compiler to the end of the first step;
-``--compile`` measures it. With ``--sgd`` the step includes ``torch.optim.SGD``.
+Candidates share one set of parameters, live in one process and run once per round, in an order shuffled anew every
+round; the base of all ratios is ``loss(torch.compile(model)(x), y).backward()``. It is entered twice (A/A). Before
+anything is timed, every candidate's gradients must be about as close to float64 as eager backprop's: the bound is
+`pcgraph.rounding`'s. Compile time is that of a process of its own with an empty cache, from the call of the compiler to
+the end of the first step; ``--compile`` measures it. With ``--sgd`` the step includes ``torch.optim.SGD``.
 """
 
 from __future__ import annotations
