@@ -160,12 +160,13 @@ _programs: OrderedDict[Any, Program] = OrderedDict()
 def _program(graph: PCGraph, clock: _Clock, options: dict[str, Any]) -> Program:
     """The program of a graph; equal graphs share one, so that a model captured at every call compiles once."""
     clock.lap("lower")
-    key = (_graph_key(graph), options["backend"])
+    backend = options.get("backend", ("eager",))
+    key = (_graph_key(graph), backend)
     program = _programs.get(key)
     if program is None:
         scheduled = schedule(graph, ZIL())
         clock.lap("schedule")
-        program = _programs[key] = Program(scheduled, backend_of(*options["backend"]))
+        program = _programs[key] = Program(scheduled, backend_of(*backend))
         if program.opaque:
             program.annotate()
         while len(_programs) > _MAX_PROGRAMS:

@@ -11,7 +11,7 @@ import torch
 from ..emit import emit
 from ..lines import Line
 from ..lock import LOCK
-from ..precision import without_autocast
+from ..precision import settings, without_autocast
 from .proof import objection
 from .regions import Region
 from .torch_inductor import Kernel, compiled
@@ -65,7 +65,7 @@ class Site:
     def _cell(self, values: list[torch.Tensor]) -> Cell:
         if not all(map(_plain, values)):
             return Cell(_lines(self._region), "an argument is not a plain strided tensor")
-        key = (self._key, tuple(map(_layout, values)), self._checked, self._graphs, torch.get_num_threads())
+        key = (self._key, tuple(map(_layout, values)), self._checked, self._graphs, torch.get_num_threads(), settings())
         with LOCK, without_autocast():
             cell = _cells.get(key)
             if cell is None:

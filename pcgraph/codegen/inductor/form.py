@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ..emit import Emitted, emit
 from ..lines import Line, fresh_name
@@ -45,21 +46,28 @@ class Inductor:
         stretches = sunk([piece for stretch in gathered(merged(lines, returns)) for piece in cut(stretch)])
         used: set[str] = {item for group in returns for item in group}
         formed: list[list[Line]] = []
+        shown: dict[Any, str] = {}  # regions for people, by key
         for stretch in reversed(stretches):
             if worth_it(stretch):
-                formed.append(self._called(name, stretch, used, checked))
+                formed.append(self._called(name, stretch, used, checked, shown))
             else:
                 formed.append(stretch)
             used.update(read for line in stretch for read in line.reads)
         formed.reverse()
-        return emit(name, arguments, [line for part in formed for line in part], returns)
+        emitted = emit(name, arguments, [line for part in formed for line in part], returns)
+        return Emitted(emitted.function, emitted.source + "".join(shown.values()))
 
-    def _called(self, name: str, stretch: Sequence[Line], used: set[str], checked: bool) -> list[Line]:
+    def _called(
+        self, name: str, stretch: Sequence[Line], used: set[str], checked: bool, shown: dict[Any, str]
+    ) -> list[Line]:
         region = region_of(stretch, used)
         canonical, key = region.canonical()
         label = f"{name}: {len(region.lines)} lines, {_first_out(region.lines)} to {_first_out(region.lines[::-1])}"
         site = Site(canonical, key, checked=checked, graphs=self._graphs, label=label, complaints=self._uncompiled)
         function, values = fresh_name(), fresh_name()
+        if key not in shown:
+            body = "".join(f"#   {line.render()}\n" for line in canonical.lines)
+            shown[key] = f"\n# {function}, one region: {', '.join(canonical.reads)}\n{body}"
         literal = f"[{', '.join(['%s'] * len(region.reads))}]"
         text = f"{function}[0](%s)" + ("[0]" if len(region.outs) == 1 else "")
         return [

@@ -7,6 +7,7 @@ own, in its place, so that buffers and random numbers are what they are without 
 from __future__ import annotations
 
 import operator
+import types
 from typing import Any
 
 import torch
@@ -58,8 +59,11 @@ def weight(line: Line) -> int:
 
 
 def operator_name(line: Line) -> str:
-    """Name of the operator without its namespace and overload; empty where it is not known."""
+    """Name of the operator without its namespace and overload, or of torch's own function; empty for anything else."""
     if line.text == ADD:
         return "add"
     target: Any = line.target
-    return target._schema.name.split("::")[1] if isinstance(target, torch._ops.OpOverload) else ""
+    if isinstance(target, torch._ops.OpOverload):
+        name: str = target._schema.name.split("::")[1]
+        return name
+    return target.__name__ if isinstance(target, types.BuiltinFunctionType | types.MethodDescriptorType) else ""

@@ -68,8 +68,8 @@ def _gradients(lines: Sequence[Line], returns: Sequence[tuple[str, ...]]) -> lis
         if chain.base is not None:  # may be a sum that others read as well
             start = Line((chain.total,), "%s.clone()", (chain.base,), target=Merged)
             placed.setdefault(at.get(chain.base, -1), []).append(start)
-        for end, terms in _batches(chain.terms, at, [*ends, len(lines) - 1]):
-            where = max(end if end in ends else -1, max(at[term] for term in terms))
+        for end, terms in _batches(chain.terms, at, [*ends, len(lines)]):
+            where = end if end < len(lines) else max(at[term] for term in terms)
             placed.setdefault(where, []).extend(
                 _batch(chain.total, started, [maker[t] for t in terms], maker, joined, where)
             )
@@ -120,12 +120,14 @@ def _kind(name: str, maker: Mapping[str, Line]) -> str | None:
 
 def _batches(terms: Sequence[str], at: Mapping[str, int], ends: Sequence[int]) -> Iterator[tuple[int, list[str]]]:
     """The terms between one end and the next."""
-    waiting = list(terms)
+    begin = 0
     for end in ends:
-        batch = [term for term in waiting if at[term] <= end]
-        waiting = waiting[len(batch) :]
-        if batch:
-            yield end, batch
+        stop = begin
+        while stop < len(terms) and at[terms[stop]] <= end:
+            stop += 1
+        if stop > begin:
+            yield end, list(terms[begin:stop])
+        begin = stop
 
 
 def _batch(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,9 +54,8 @@ def line_key(line: Line) -> Any:
     return (text, tuple(map(freeze, order)), line.target, len(line.outs))
 
 
-def region_of(lines: Sequence[Line], used_after: Iterable[str]) -> Region:
-    """Lines as a region; `used_after` are the names that somebody reads after them."""
-    used = set(used_after)
+def region_of(lines: Sequence[Line], used: Collection[str]) -> Region:
+    """Lines as a region; `used` has the names that somebody reads after them."""
     made: dict[str, None] = {}
     reads: dict[str, None] = {}
     for line in lines:
@@ -94,7 +94,7 @@ def gathered(lines: Sequence[Line]) -> list[list[Line]]:
 def _without_effect(line: Line) -> bool:
     """Whether a line may be evaluated earlier. Random draws may: they keep their order among each other."""
     target: Any = line.target
-    if target is Merged or target is operator.getitem:
+    if target is Merged or target is operator.getitem or operator_name(line) == "unbind":
         return True
     schema = getattr(target, "_schema", None)
     return schema is not None and not schema.is_mutable and "batch_norm" not in schema.name
@@ -119,7 +119,8 @@ def sunk(parts: Sequence[list[Line]]) -> list[list[Line]]:
         line = parts[k][0]
         if line.target is Merged and line.outs:
             places = [reader[out] for out in line.outs if out in reader]
-            place = min([*places, *(e for e in effects if e > k)], default=k) if places else k
+            after = bisect_right(effects, k)
+            place = min([*places, *effects[after : after + 1]]) if places else k
             if place > k:
                 moved.add(k)
                 before.setdefault(place, []).insert(0, parts[k])
