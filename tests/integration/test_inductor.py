@@ -141,7 +141,10 @@ def test_names_of_back_ends() -> None:
             pcgraph.compile(nn.Linear(2, 2), **options)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in ZOO])
+QUICK = ("add_to_a_column", "straight_through")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in ZOO])
 def test_every_model_is_close(name: str) -> None:
     report = report_of(ZOO[name])
     assert report.close, str(report)

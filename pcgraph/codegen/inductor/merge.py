@@ -43,7 +43,7 @@ class _Chain:
 
 def merged(lines: Sequence[Line], returns: Sequence[tuple[str, ...]]) -> list[Line]:
     """The same program with products over time merged. Lines assign each name once."""
-    return _inputs(_gradients(lines, returns))
+    return _inputs(_gradients(lines, returns), set(returns[0]) if returns else set())
 
 
 # -- gradients of weights ----------------------------------------------------------------------------
@@ -58,6 +58,7 @@ def _gradients(lines: Sequence[Line], returns: Sequence[tuple[str, ...]]) -> lis
     longest = max(chains, key=lambda chain: len(chain.terms))
     # All chains are cut at the same lines, before the longest begins with another few steps.
     ends = [at[longest.terms[k]] - 1 for k in range(STEPS, len(longest.terms), STEPS)]
+    ends.append(max(at[term] for chain in chains for term in chain.terms))
     dropped: set[int] = set()
     placed: dict[int, list[Line]] = {}
     joined: dict[tuple[int, tuple[str, ...]], str] = {}
@@ -68,8 +69,7 @@ def _gradients(lines: Sequence[Line], returns: Sequence[tuple[str, ...]]) -> lis
         if chain.base is not None:  # may be a sum that others read as well
             start = Line((chain.total,), "%s.clone()", (chain.base,), target=Merged)
             placed.setdefault(at.get(chain.base, -1), []).append(start)
-        for end, terms in _batches(chain.terms, at, [*ends, len(lines)]):
-            where = end if end < len(lines) else max(at[term] for term in terms)
+        for where, terms in _batches(chain.terms, at, ends):
             placed.setdefault(where, []).extend(
                 _batch(chain.total, started, [maker[t] for t in terms], maker, joined, where)
             )
@@ -178,12 +178,14 @@ def _without_unread(lines: Sequence[Line], returns: Sequence[tuple[str, ...]]) -
 
 
 # -- inputs ------------------------------------------------------------------------------------------
-def _inputs(lines: Sequence[Line]) -> list[Line]:
-    """Merge linear layers whose inputs are the steps of one sequence."""
+def _inputs(lines: Sequence[Line], outputs: set[str]) -> list[Line]:
+    """Merge linear layers whose inputs are the steps of one sequence; an output must have memory of its own."""
     sequence = {out: line.outs[0] for line in lines if operator_name(line) == "unbind" for out in line.outs}
     groups: dict[tuple[str, ...], list[int]] = {}
     for k, line in enumerate(lines):
-        if operator_name(line) == "linear" and line.reads[0] in sequence and line.reads[0] not in line.reads[1:]:
+        if operator_name(line) != "linear" or outputs.intersection(line.outs):
+            continue
+        if line.reads[0] in sequence and line.reads[0] not in line.reads[1:]:
             groups.setdefault((line.text, sequence[line.reads[0]], *line.reads[1:]), []).append(k)
     first: dict[int, list[Line]] = {}
     dropped: set[int] = set()

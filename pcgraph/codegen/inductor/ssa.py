@@ -35,7 +35,7 @@ def single_assignment(
     result = []
     for line in lines:
         reads = tuple(now.get(name, name) for name in line.reads)
-        if line.text == _ADD_IN_PLACE and not line.outs:
+        if line.text == _ADD_IN_PLACE and line.target is None:
             target = line.reads[0]
             versions.setdefault(target, 0)
             result.append(Line((fresh(target),), ADD, reads))
