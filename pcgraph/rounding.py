@@ -11,6 +11,7 @@ import torch
 SLACK = 8.0  # times backprop's own distance from float64
 FLOOR = 64.0  # roundings of the largest entry, where backprop's distance happens to be less
 BLIND = 1e-3  # of the largest entry, from backprop itself, where there is no run in float64
+BLIND_64 = 1e-10  # the same for float64, where nothing finer tells
 _LOST = 0.1  # a run in float64 whose outputs are further away than this drew other random numbers
 
 
@@ -32,11 +33,13 @@ def distance(a: torch.Tensor, b: torch.Tensor, exact: torch.Tensor | None, among
     if not torch.equal(finite, torch.isfinite(wide_b)):
         return float("inf"), 0.0
     eps = torch.finfo(a.dtype).eps
-    blind = exact is None or exact.shape != a.shape
+    double = a.dtype in (torch.float64, torch.complex128)
+    blind = exact is None or exact.shape != a.shape or double
     middle = wide_a if exact is None or blind else _wide(exact)
     scale = largest(middle, finite)
     gap, own = largest(wide_b - middle, finite), largest(wide_a - middle, finite)
-    allowed = max(BLIND * scale if blind else SLACK * own, FLOOR * eps * scale, SLACK * eps * among)
+    explained = (BLIND_64 if double else BLIND) * scale if blind else SLACK * own
+    allowed = max(explained, FLOOR * eps * scale, SLACK * eps * among)
     unit = max(scale, eps * among) or 1.0
     return gap / unit, allowed / unit
 

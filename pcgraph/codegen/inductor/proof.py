@@ -38,6 +38,8 @@ def objection(
             return f"result {k} is of another kind"
         if _strides(a) != _strides(b):
             return f"result {k} has strides {tuple(b.stride())}, not {tuple(a.stride())}"
+    if any(result is value for result in fused for value in inputs):
+        return "it returns an argument itself"  # a parameter, perhaps
     if _sharing(inputs, emitted) != _sharing(inputs, fused):
         return "its results share other memory"
     try:
