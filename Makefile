@@ -2,6 +2,7 @@
 #
 #   make demo    train real networks with backprop and with Z-IL, and compare
 #   make test    run the tests
+#   make bench   time Z-IL against backprop and others, into docs/performance.md
 #   make lint    ruff and mypy
 #   make docs    API pages into site/
 #
@@ -16,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format docs clean
+.PHONY: demo test bench lint format docs clean
 .NOTPARALLEL:
 
 demo: $(STAMP)-demo
@@ -25,6 +26,9 @@ demo: $(STAMP)-demo
 # One thread for each of the two workers: more would only wait for one another.
 test: $(STAMP)-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(STAMP)-plot
+	$(BIN)/pcgraph bench --models all --json bench.json --plot bench.svg --write docs/performance.md
 
 lint: $(STAMP)-dev
 	$(BIN)/ruff check .

@@ -21,20 +21,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
 def nets() -> dict[str, Callable[[], Any]]:
     """Model, input and labels by name; imports torch."""
     import torch
-    from nets import NETS, HandRNN, labels, mlp
     from torch import nn
+
+    from pcgraph.bench.models import built_in, labels
+    from pcgraph.bench.nets import HandRNN, mlp
+
+    def resnet18() -> Any:
+        work = built_in("resnet18", 0)
+        return work.model, work.inputs[0], work.target
 
     def rnn(steps: int) -> Callable[[], Any]:
         return lambda: (HandRNN(8, 16), torch.randn(4, steps, 8), labels(4))
 
     return {
-        "resnet18": NETS["resnet18"].make,
+        "resnet18": resnet18,
         **{f"rnn-{steps}": rnn(steps) for steps in (500, 1000, 5000)},
         "mlp-1000-layers": lambda: (mlp(16, 1000, 16, nn.Tanh), torch.randn(4, 16), labels(4)),
         "resnet50": resnet50,
@@ -45,8 +52,9 @@ def nets() -> dict[str, Callable[[], Any]]:
 def resnet50() -> Any:
     """torchvision's, on images of 64 x 64."""
     import torch
-    from nets import labels
     from torchvision.models import resnet50 as make
+
+    from pcgraph.bench.models import labels
 
     return make(num_classes=10), torch.randn(4, 3, 64, 64), labels(4)
 
@@ -138,6 +146,21 @@ def lookup_seconds(network: Any, x: Any, between: Callable[[], Any], rounds: int
     return statistics.median(lookup() for _ in range(rounds))
 
 
+def opening(threads: int) -> dict[str, Any]:
+    from pcgraph.machine import machine, versions
+
+    return {"versions": versions(), "machine": machine(threads), "date": time.strftime("%Y-%m-%d", time.gmtime())}
+
+
+def write(path: Path, facts: dict[str, Any], lines: list[str]) -> None:
+    """Between ``<!-- bench_compile -->`` and ``<!-- end of bench_compile -->``."""
+    from pcgraph.bench.report import place, write_between
+    from pcgraph.machine import load
+
+    head = place(facts | {"load_after": load()})
+    write_between(path, "bench_compile", "\n".join([f"{head}.", "", "```", *lines, "```"]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="compile time of pcgraph in fresh processes")
     parser.add_argument(
@@ -145,15 +168,18 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
+    parser.add_argument("--write", metavar="FILE", type=Path, help="put the lines between their marks in this Markdown")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         print(json.dumps(child(options.child, options.threads)))
         return
-    results = []
+    results, lines = [], []
+    facts = None if options.write is None else opening(options.threads)
     for name in options.models:
         if name in LIBRARIES and importlib.util.find_spec(LIBRARIES[name]) is None:
-            print(f"{name:16} not run: {LIBRARIES[name]} is not installed", flush=True)
+            lines.append(f"{name:16} not run: {LIBRARIES[name]} is not installed")
+            print(lines[-1], flush=True)
             continue
         command = [sys.executable, __file__, "--child", name, "--threads", str(options.threads)]
         answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -162,17 +188,19 @@ def main() -> None:
         stages = ", ".join(f"{stage} {s:.2f}" for stage, s in result["stages"].items() if stage != "total")
         seconds = result["seconds"]
         hot, cold = (result[f"microseconds of a lookup{when}"] for when in ("", " after a step"))
-        print(
+        lines.append(
             f"{name:16} {result['vertices']:6} vertices: compile {seconds['compile']:6.2f} s ({stages}), "
             f"first step {seconds['first step']:.2f} s, {result['microseconds a vertex']:.0f} us a vertex, "
             f"another batch size {seconds['second batch size']:.2f} s, a third {seconds['third batch size']:.2f} s, "
             f"lookup {hot:.0f} us ({cold:.0f} after a step), {result['largest resident bytes'] / 2**20:.0f} MiB; "
-            f"{'gradients equal' if result['equal'] else 'GRADIENTS DIFFER'}",
-            flush=True,
+            f"{'gradients equal' if result['equal'] else 'GRADIENTS DIFFER'}"
         )
+        print(lines[-1], flush=True)
     if options.json:
         with open(options.json, "w") as file:
             json.dump(results, file, indent=1)
+    if facts is not None:
+        write(options.write, facts, lines)
     if not all(result["equal"] for result in results):
         raise SystemExit(1)
 

@@ -6,17 +6,19 @@ import gc
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from typing import TypeVar
 
 import torch
 
+Taken = TypeVar("Taken")
 _INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def alternate(
     steps: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2, seed: int = 0
 ) -> dict[str, list[float]]:
-    """Seconds of each step in every round; the order is shuffled anew every round, since a fixed order is unfair.
+    """Seconds of each step in every round of a `race`.
 
     Args:
         steps: what to time, by name; each runs to completion (devices are synchronised).
@@ -24,28 +26,50 @@ def alternate(
         warmup: how often each runs before.
         seed: of the shuffling.
     """
-    order = list(steps)
-    generator = random.Random(seed)
     for _ in range(warmup):
-        for name in order:
-            steps[name]()
+        for step in steps.values():
+            step()
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for taken in race(steps, rounds, _wall, seed=seed):
+        for name, one in taken.items():
+            seconds[name].append(one)
+    return seconds
+
+
+def race(
+    steps: Mapping[str, Callable[[], object]],
+    rounds: int,
+    read: Callable[[Callable[[], object]], Taken],
+    *,
+    every: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> Generator[dict[str, Taken], None, None]:
+    """Rounds in which each step runs once, in an order shuffled anew every time, since a fixed order is unfair.
+
+    Python's garbage collector is off until the last round is over or the iterator is closed.
+
+    Args:
+        steps: what to time, by name.
+        rounds: how many, at most.
+        read: runs a step to completion and says what it took.
+        every: steps that take part in every k-th round only, beginning with the first.
+        seed: of the shuffling.
+
+    Yields:
+        What each step took in one round, by name.
+    """
+    generator = random.Random(seed)
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
-        for _ in range(rounds):
+        for k in range(rounds):
+            order = [name for name in steps if every is None or k % every.get(name, 1) == 0]
             generator.shuffle(order)
-            for name in order:
-                _synchronize()
-                start = time.perf_counter()
-                steps[name]()
-                _synchronize()
-                seconds[name].append(time.perf_counter() - start)
+            yield {name: read(steps[name]) for name in order}
     finally:
         if was_enabled:
             gc.enable()
-    return seconds
 
 
 def ratio(seconds: Mapping[str, list[float]], name: str, base: str) -> float:
@@ -53,18 +77,26 @@ def ratio(seconds: Mapping[str, list[float]], name: str, base: str) -> float:
     return statistics.median(a / b for a, b in zip(seconds[name], seconds[base], strict=True))
 
 
+def _wall(step: Callable[[], object]) -> float:
+    _synchronize()
+    start = time.perf_counter()
+    step()
+    _synchronize()
+    return time.perf_counter() - start
+
+
 def _synchronize() -> None:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
-def peak_memory(step: Callable[[], object]) -> int:
+def peak_memory(step: Callable[[], object], runs: int = 3) -> int:
     """Bytes of tensor memory that `step` holds at its peak beyond what is held before it.
 
     On the CPU from the profiler's allocation events, on CUDA from the allocator's statistics. The median of three
-    runs: the first counts what the profiler's start and the run before it left to be freed.
+    `runs`: the first counts what the profiler's start and the run before it left to be freed.
     """
-    return sorted(_peak(step) for _ in range(3))[1]
+    return sorted(_peak(step) for _ in range(runs))[runs // 2]
 
 
 def _peak(step: Callable[[], object]) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..demo.names import Model, Source
+from .files import check_writable
 from .options import Debug
 from .terminal import progress_console, show, write
 
@@ -33,11 +34,11 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Train three networks twice from one seed and compare. Exit code 0 if all weights are equal, 1 if not."""
-    from ..demo.report import as_table, check_writable, notes
+    from ..demo.report import as_table, notes
     from ..demo.report import write as write_report
     from ..demo.run import Settings, progress_bar, run
 
-    check_writable(report)
+    check_writable(report, "--report")
     settings = Settings(
         data=data,
         folder=data_dir,

@@ -29,9 +29,14 @@ def say_error(message: str) -> None:
 
 
 def show(*renderables: RenderableType) -> None:
-    """Print to stdout. Into a pipe or file nothing is wrapped, cut or padded: the width follows the content."""
+    """Print to stdout. Into a pipe or file nothing is wrapped, cut or padded: the width follows the content.
+
+    On a terminal that is too narrow for a table's unbreakable cells the lines run over, but nothing is cut off.
+    """
     console = Console(highlight=False)
     if console.is_terminal:
+        narrowest = [Measurement.get(console, console.options.update(width=1000), item).minimum for item in renderables]
+        console.width = max(console.width, *narrowest)
         for item in renderables:
             console.print(item)
         return

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +11,12 @@ from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 
-import pcgraph
-
-from ..errors import PCGraphError
+from ..machine import machine, versions
 
 
 def environment() -> dict[str, Any]:
     """Versions and machine, as far as they bear on the figures."""
-    versions = {"python": platform.python_version(), "pcgraph": pcgraph.__version__, "torch": torch.__version__}
-    for name in ("numpy", "scikit-learn"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
-    return {
-        "versions": versions,
-        "machine": {
-            "system": platform.system(),
-            "architecture": platform.machine(),
-            "cores": os.cpu_count(),
-            "torch_threads": torch.get_num_threads(),
-        },
-    }
-
-
-def check_writable(path: Path) -> None:
-    """Raise `PCGraphError` before the training rather than after it if `path` cannot be written."""
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise PCGraphError(
-            f"the report cannot be written to {path}", hint="name a file in a folder that exists: --report"
-        )
+    return {"versions": versions(("numpy", "scikit-learn")), "machine": machine(torch.get_num_threads())}
 
 
 def write(report: dict[str, Any], path: Path) -> None:

@@ -1,17 +1,12 @@
-"""The networks that the benchmarks run: seeded, with inputs and labels."""
+"""The networks that the benchmark runs: plain PyTorch, nothing of pcgraph in them but one unrolled reference."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-Made = tuple[nn.Module, Tensor, Tensor]
 
 
 def mlp(width: int, hidden: int, inputs: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
@@ -37,6 +32,8 @@ def lenet() -> nn.Sequential:
 
 
 class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a skip: [N, inside, h, w] -> [N, outside, h / stride, w / stride]."""
+
     def __init__(self, inside: int, outside: int, stride: int) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside)
@@ -60,6 +57,63 @@ def resnet18() -> nn.Sequential:
         layers += [BasicBlock(inside, outside, stride), BasicBlock(outside, outside, 1)]
         inside = outside
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a skip: [N, inside, h, w] -> [N, 4 * middle, h / stride, w / stride]."""
+
+    def __init__(self, inside: int, middle: int, stride: int) -> None:
+        super().__init__()
+        outside = 4 * middle
+        self.conv1, self.bn1 = nn.Conv2d(inside, middle, 1, bias=False), nn.BatchNorm2d(middle)
+        self.conv2, self.bn2 = nn.Conv2d(middle, middle, 3, stride, 1, bias=False), nn.BatchNorm2d(middle)
+        self.conv3, self.bn3 = nn.Conv2d(middle, outside, 1, bias=False), nn.BatchNorm2d(outside)
+        self.relu = nn.ReLU(inplace=True)
+        self.down: nn.Module | None = None
+        if stride != 1 or inside != outside:
+            self.down = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn3(self.conv3(self.relu(self.bn2(self.conv2(y)))))
+        y += x if self.down is None else self.down(x)
+        return self.relu(y)
+
+
+def resnet50(classes: int = 1000) -> nn.Sequential:
+    """ResNet-50 for 224x224 images, the stride in the 3x3 convolutions."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
+    layers.append(nn.MaxPool2d(3, 2, 1))
+    inside = 64
+    for middle, blocks, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for k in range(blocks):
+            layers.append(Bottleneck(inside, middle, 1 if k else stride))
+            inside = 4 * middle
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inside, classes))
+
+
+def alexnet() -> nn.Sequential:
+    """AlexNet's five convolutions and three linear layers for 32x32 images, without dropout.
+
+    With it, contenders that draw their random numbers in another way could not be held against backprop.
+    """
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [nn.Conv2d(64, 192, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2)]
+    for inside, outside in ((192, 384), (384, 256), (256, 256)):
+        layers += [nn.Conv2d(inside, outside, 3, 1, 1), nn.ReLU()]
+    head = [nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10)]
+    return nn.Sequential(*layers, nn.MaxPool2d(2), nn.Flatten(), *head)
+
+
+def vgg11() -> nn.Sequential:
+    """VGG-11 with batch norm for 32x32 images, one linear layer as its head."""
+    layers: list[nn.Module] = []
+    inside = 3
+    for outside, pool in ((64, True), (128, True), (256, False), (256, True), *((512, k % 2 == 1) for k in range(4))):
+        layers += [nn.Conv2d(inside, outside, 3, 1, 1), nn.BatchNorm2d(outside), nn.ReLU(inplace=True)]
+        layers += [nn.MaxPool2d(2)] if pool else []
+        inside = outside
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512, 10))
 
 
 class HandRNN(nn.Module):
@@ -127,6 +181,8 @@ class UnrolledLSTM(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention and a feed-forward layer, both behind a norm and with a skip: [batch, length, width], causal."""
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -164,49 +220,32 @@ class GPT(nn.Module):
         return self.head(self.norm(x))
 
 
-def labels(*shape: int, classes: int = 10) -> Tensor:
-    return torch.randint(0, classes, shape)
+class Experts(nn.Module):
+    """A block of experts behind a router that sends each token to one of them, to so many at most.
 
-
-@dataclass(frozen=True)
-class Net:
-    """A network of the step benchmark.
-
-    Attributes:
-        make: model, input, labels; seeded by `build`.
-        unrolled: makes the module that plain backprop runs through, where that is not the model itself.
+    Tokens [n, width] -> [n, width]; a token beyond an expert's capacity passes by. The routing is by one-hot masks, so
+    all shapes are fixed (Fedus et al., *Switch Transformers*, arXiv 2101.03961).
     """
 
-    make: Callable[[], Made]
-    unrolled: Callable[[nn.Module], nn.Module] | None = None
+    def __init__(self, width: int = 64, experts: int = 8, capacity: int = 96) -> None:
+        super().__init__()
+        self.experts, self.capacity = experts, capacity
+        self.norm, self.router = nn.LayerNorm(width), nn.Linear(width, experts, bias=False)
+        self.up = nn.Parameter(torch.randn(experts, width, 4 * width) / math.sqrt(width))
+        self.down = nn.Parameter(torch.randn(experts, 4 * width, width) / math.sqrt(4 * width))
 
-    def build(self) -> Made:
-        torch.manual_seed(0)
-        return self.make()
-
-
-NETS: dict[str, Net] = {
-    "mlp-64": Net(lambda: (mlp(64, 4, 784), torch.randn(20, 784), labels(20))),
-    "mlp-512": Net(lambda: (mlp(512, 4, 784), torch.randn(64, 784), labels(64))),
-    "lenet": Net(lambda: (lenet(), torch.randn(64, 1, 28, 28), labels(64))),
-    "resnet18": Net(lambda: (resnet18(), torch.randn(16, 3, 32, 32), labels(16))),
-    "rnn-50": Net(lambda: (HandRNN(), torch.randn(32, 50, 32), labels(32))),
-    "lstm-50": Net(lambda: (HandLSTM(), torch.randn(32, 50, 32), labels(32))),
-    "nn.LSTM-50": Net(lambda: (NativeLSTM(), torch.randn(32, 50, 32), labels(32)), UnrolledLSTM),
-    "gpt-4": Net(lambda: (GPT(), labels(8, 64, classes=256), labels(8, 64, classes=256))),
-}
-
-
-def deep_mlp(widths: tuple[int, ...], activation: type[nn.Module]) -> nn.Sequential:
-    """Layers of these widths with an activation between."""
-    layers: list[nn.Module] = []
-    for k, (inside, outside) in enumerate(itertools.pairwise(widths)):
-        layers += [nn.Linear(inside, outside), *([activation()] if k < len(widths) - 2 else [])]
-    return nn.Sequential(*layers)
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        gate, chosen = torch.softmax(self.router(h), -1).max(-1)
+        mask = F.one_hot(chosen, self.experts)
+        place = (mask.cumsum(0) - 1) * mask  # which seat a token would take with its expert
+        seats = F.one_hot(place.clamp(max=self.capacity - 1), self.capacity) * mask.unsqueeze(-1)
+        seats = (seats * (place < self.capacity).unsqueeze(-1)).to(x.dtype)
+        seated = torch.einsum("nec,nd->ecd", seats, h)
+        answers = torch.bmm(F.gelu(torch.bmm(seated, self.up)), self.down)
+        return x + gate.unsqueeze(-1) * torch.einsum("nec,ecd->nd", seats, answers)
 
 
-EXTRA: dict[str, Net] = {
-    "mlp-300": Net(lambda: (deep_mlp((784, 300, 300, 300, 10), nn.Tanh), torch.randn(64, 784), labels(64))),
-    "lstm-1000": Net(lambda: (HandLSTM(), torch.randn(32, 1000, 32), labels(32))),
-}
-"""Networks that only some benchmarks run."""
+def moe(width: int = 64) -> nn.Sequential:
+    """One block of experts and a head of ten."""
+    return nn.Sequential(nn.Linear(width, width), Experts(width), nn.Linear(width, 10))
