@@ -173,24 +173,26 @@ stages, which are by the clock, are too high.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="compile time and memory of pcgraph over vertices")
-    parser.add_argument("--models", nargs="+", choices=NAMES, default=NAMES, metavar="MODEL", help=", ".join(NAMES))
+    parser.add_argument("--models", nargs="*", choices=NAMES, default=NAMES, metavar="MODEL", help=", ".join(NAMES))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
+    parser.add_argument("--add", nargs="+", default=[], metavar="FILE", help="figures of other runs, for this table")
     parser.add_argument("--write", metavar="FOLDER", help="write scale.md and scale.svg there")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         print(json.dumps(child(options.child, options.threads)))
         return
-    results = []
+    results = [result for file in options.add for result in json.loads(Path(file).read_text())]
     for name in options.models:
         command = [sys.executable, __file__, "--child", name, "--threads", str(options.threads)]
         answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         results.append(json.loads(answer.splitlines()[-1]))
         print(table(results).splitlines()[-1], flush=True)
+        if options.json:
+            Path(options.json).write_text(json.dumps(results, indent=1))
+    results.sort(key=lambda result: NAMES.index(result["model"]))
     print(table(results))
-    if options.json:
-        Path(options.json).write_text(json.dumps(results, indent=1))
     if options.write:
         Path(options.write, "scale.md").write_text(page(results, options.threads))
         Path(options.write, "scale.svg").write_text(curve(results))
