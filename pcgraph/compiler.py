@@ -128,13 +128,13 @@ def _stages(
         raise
     aten = options["aten"] = captured.aten  # a model that differentiates once will do so again
     clock.lap("capture")
-    program = _program(lower(captured), clock, options)
+    program = _program(_lowered(captured), clock, options)
     if program.hides and not aten:
         # One of torch's calls adds to a returned value twice. Below torch's calls each addition is one of its own.
         options["aten"] = True
         if not captured.once:
             captured = capture(module, args, kwargs, unroll=options["unroll"], aten=True)
-            program = _program(lower(captured), clock, options)
+            program = _program(_lowered(captured), clock, options)
     if program.hides and captured.kept:
         raise CaptureError(
             "the model keeps or hooks a value that one of torch's calls adds to more than once",
@@ -152,6 +152,12 @@ def _stages(
     compiled = Compiled(program, _binding(captured, program), network.on_errors, captured.stale)
     clock.lap("bind")
     return _Capture(compiled, captured, captured.once, clock.laps)
+
+
+def _lowered(captured: Captured) -> PCGraph:
+    graph = lower(captured)
+    captured.release()  # which takes more memory than all that comes after
+    return graph
 
 
 _programs: OrderedDict[Any, Program] = OrderedDict()

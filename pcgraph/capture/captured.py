@@ -103,6 +103,13 @@ class Captured:
     aten: bool = False
     holds: Callable[[torch.Tensor], bool] = lambda tensor: False
 
+    def release(self) -> None:
+        """Let go of the graph: its nodes hold each other, so that they would stay until the garbage collector comes."""
+        for node in list(reversed(self.graph.nodes)):
+            node.meta.clear()
+            self.graph.erase_node(node)
+        self.graph._graph_namespace._obj_to_name.clear()  # of nodes that are erased as well
+
     def graph_module(self) -> fx.GraphModule:
         """An executable `torch.fx.GraphModule` of the graph (inputs in the order of its placeholders)."""
         root = {e.path: e.tensor for e in self.externals.values() if e.tensor is not None}

@@ -135,8 +135,10 @@ class Values:
             yield binding.tensor, binding.value, 1 + held[key]
 
     def clear(self) -> None:
-        """Let go of every tensor object."""
+        """Let go of every tensor object and node."""
         self._bound.clear()
+        self._items.clear()
+        self._last_item.clear()
         self._seeing.clear()
         self._memory.clear()
 
