@@ -5,7 +5,7 @@ from .compiler import compile
 from .dynamics import IL, ZIL, Rule, Trace
 from .errors import CaptureError, GraphError, LearnError, PCGraphError, ScheduleError
 from .graph import PCGraph
-from .runtime import PCNetwork
+from .runtime import Inferred, PCNetwork
 from .schedule import Schedule, schedule
 from .verify import Report, verify
 
@@ -17,6 +17,7 @@ __all__ = [
     "CaptureError",
     "Captured",
     "GraphError",
+    "Inferred",
     "LearnError",
     "PCGraph",
     "PCGraphError",

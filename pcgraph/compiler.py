@@ -98,6 +98,11 @@ class _Capture:
     once: tuple[str, ...]
     timings: dict[str, float]
 
+    @property
+    def asks(self) -> bool:
+        """Whether the model has read values of tensors."""
+        return self.captured.guards.asks
+
     def holds(self, inputs: Sequence[torch.Tensor]) -> bool:
         """Whether the guards hold."""
         return not any(map(self.captured.holds, inputs)) and self.captured.guards.hold(inputs)

@@ -67,6 +67,11 @@ class Guards:
         self._torch_state = torch_state()
         self._questions = questions
 
+    @property
+    def asks(self) -> bool:
+        """Whether the values of the inputs matter."""
+        return self._questions is not None
+
     def hold(self, inputs: Sequence[torch.Tensor]) -> bool:
         """Whether nothing that the captured run depended on has changed, and these inputs would be read alike."""
         same = self._metadata.same() and torch_state() == self._torch_state and self._state.unchanged()

@@ -1,8 +1,10 @@
 """Codegen: a scheduled graph becomes a prediction and a learning program. Never sees the user's module."""
 
 from .backends import backend_of
+from .inference import Inference
 from .learning import Learning
 from .precision import without_autocast
 from .program import Program
+from .slopes import slopes
 
-__all__ = ["Learning", "Program", "backend_of", "without_autocast"]
+__all__ = ["Inference", "Learning", "Program", "backend_of", "slopes", "without_autocast"]

@@ -4,6 +4,7 @@ from .binding import Binding
 from .checkpoints import hooks_off
 from .compiled import Compiled
 from .held import Held
+from .inference import Inferred
 from .network import PCNetwork, capturing, network_of
 
-__all__ = ["Binding", "Compiled", "Held", "PCNetwork", "capturing", "hooks_off", "network_of"]
+__all__ = ["Binding", "Compiled", "Held", "Inferred", "PCNetwork", "capturing", "hooks_off", "network_of"]

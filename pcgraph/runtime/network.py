@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from ..dynamics import ZIL, Rule, Trace, simulate
 from ..errors import PCGraphError
@@ -20,8 +20,10 @@ from ..graph import PCGraph, Ref
 from ..schedule import Schedule
 from .compiled import Compiled
 from .facade import Facade, class_for
+from .face import LossAlone
+from .inference import Inferred, infer, learn
 from .signature import signature_of
-from .step import Loss, Objective, identity, learn_from
+from .step import Loss, Objective, identity, learn_from, squared_loss
 from .surroundings import hide_from_compiler, refuse_surroundings
 
 MAX_VARIANTS = 16  # settings of the model per signature
@@ -56,6 +58,11 @@ class Capture(Protocol):
     compiled: Compiled
     once: tuple[str, ...]
     timings: dict[str, float]
+
+    @property
+    def asks(self) -> bool:
+        """Whether `holds` depends on the values of the inputs."""
+        ...
 
     def holds(self, inputs: Sequence[torch.Tensor]) -> bool:
         """Whether the program is right for inputs of the same signature."""
@@ -212,16 +219,49 @@ class PCNetwork(Facade):
         self.__dict__["_latest"] = whole._latest
         return learn_from(compiled, tensors)
 
-    def _with_loss(self, loss: Loss) -> PCNetwork:
-        """The network of the model and a loss."""
-        key = identity(loss)
+    def learn(self, inputs: Any, target: Any, loss: Loss, rule: Rule) -> torch.Tensor:
+        """Inference learning: predict, let value nodes relax for T steps, and learn at T from the errors there.
+
+        Equal to `simulate` of the same rule to rounding, by the local programs of `step`. The gradients are added to
+        ``p.grad``, for any optimizer; T and gamma are numbers, for which nothing is compiled anew. ``ZIL()`` is `step`.
+
+        Args:
+            inputs: the argument of the call; a tuple of several, or a dict of keyword arguments.
+            target: second argument of `loss`.
+            loss: ``(output, target)`` -> tensor with one element. Pass the same one at every step.
+            rule: `IL(gamma, steps)`, or `ZIL()`.
+
+        Returns:
+            The loss of the model's own prediction, without a history.
+
+        Raises:
+            PCGraphError: the rule is none of these, the loss is not one real number, or nothing learns.
+            CaptureError: a part of the model or of the loss cannot be compiled.
+
+        >>> import torch, pcgraph
+        >>> pcn, loss = pcgraph.compile(torch.nn.Linear(3, 2)), torch.nn.functional.mse_loss
+        >>> value = pcn.learn(torch.ones(4, 3), torch.zeros(4, 2), loss, pcgraph.IL(gamma=0.1, steps=20))
+        >>> pcn.weight.grad.shape
+        torch.Size([2, 3])
+        """
+        return learn(self, inputs, target, loss, rule)
+
+    def infer(self, inputs: Any, target: Any, loss: Loss, rule: Rule) -> Inferred:
+        """The same inference as `learn`, to look at: every value and error node at T. No ``p.grad`` is filled."""
+        return infer(self, inputs, target, loss, rule)
+
+    def _with_loss(self, loss: Loss, alone: bool = False) -> PCNetwork:
+        """The network of the model and a loss, or of the loss alone."""
+        key = (identity(loss), alone)
         whole: PCNetwork | None = self._objectives.get(key)
         if whole is None:
-            whole = self._objectives[key] = network_of(Objective(self.module, loss), self._front, self._options)
-            whole.__dict__["_counts"] = self._counts
+            model = LossAlone(loss) if alone else Objective(self.module, loss)
+            whole = self._objectives[key] = network_of(model, self._front, self._options)
+            if not alone:
+                whole.__dict__["_counts"] = self._counts
             if len(self._objectives) > MAX_LOSSES:
                 self._objectives.pop(next(iter(self._objectives)))
-        if self._watching or whole._watching:
+        if (self._watching or whole._watching) and not alone:
             whole.__dict__["_watching"], whole.__dict__["_errors"] = self._watching, self._errors
         return whole
 
@@ -271,7 +311,7 @@ class PCNetwork(Facade):
         compiled = capture.compiled
         names = compiled.program.externals
         values = dict(zip(names, compiled.binding.values(inputs), strict=True))
-        objective = loss if loss is not None else _squared_loss(target)
+        objective = loss if loss is not None else squared_loss(target)
         return simulate(
             compiled.program.graph,
             values,
@@ -368,21 +408,6 @@ class PCNetwork(Facade):
                 "nothing has been captured yet", hint="call the network once, or compile with example_inputs=(x,)"
             )
         return latest
-
-
-def _squared_loss(target: Any) -> Callable[[Any], torch.Tensor]:
-    wanted = [t for t in tree_leaves(target) if isinstance(t, torch.Tensor)]
-
-    def loss(output: Any) -> torch.Tensor:
-        got = [t for t in tree_leaves(output) if isinstance(t, torch.Tensor)]
-        if [t.shape for t in got] != [t.shape for t in wanted]:
-            raise PCGraphError(
-                f"the target has shapes {[tuple(t.shape) for t in wanted]}, the output {[tuple(t.shape) for t in got]}",
-                hint="give a target like the model's output, or a loss",
-            )
-        return torch.stack([((y - mu) ** 2).sum() for y, mu in zip(wanted, got, strict=True)]).sum() / 2
-
-    return loss
 
 
 def network_of(module: torch.nn.Module, front: Captures, options: dict[str, Any]) -> PCNetwork:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from ..errors import PCGraphError
 from .compiled import Compiled
@@ -40,12 +41,32 @@ class Objective(torch.nn.Module):
             output = self.model(**inputs)
         else:
             output = self.model(*inputs) if isinstance(inputs, tuple) else self.model(inputs)
-        value = self.loss(output, target)
-        if not isinstance(value, torch.Tensor) or value.numel() != 1 or value.is_complex():
-            tensor = isinstance(value, torch.Tensor)
-            what = f"{value.dtype} of shape {list(value.shape)}" if tensor else f"a {type(value).__name__}"
-            raise PCGraphError(f"the loss of a step must be one real number, not {what}", hint="reduce it: .mean()")
-        return value
+        return one_number(self.loss(output, target))
+
+
+def one_number(value: Any) -> torch.Tensor:
+    """What a loss has returned, if it is a loss."""
+    if not isinstance(value, torch.Tensor) or value.numel() != 1 or value.is_complex():
+        tensor = isinstance(value, torch.Tensor)
+        what = f"{value.dtype} of shape {list(value.shape)}" if tensor else f"a {type(value).__name__}"
+        raise PCGraphError(f"the loss of a step must be one real number, not {what}", hint="reduce it: .mean()")
+    return value
+
+
+def squared_loss(target: Any) -> Callable[[Any], torch.Tensor]:
+    """``1/2 sum (target - output)^2``, which clamps the outputs to the target."""
+    wanted = [t for t in tree_leaves(target) if isinstance(t, torch.Tensor)]
+
+    def loss(output: Any) -> torch.Tensor:
+        got = [t for t in tree_leaves(output) if isinstance(t, torch.Tensor)]
+        if [t.shape for t in got] != [t.shape for t in wanted]:
+            raise PCGraphError(
+                f"the target has shapes {[tuple(t.shape) for t in wanted]}, the output {[tuple(t.shape) for t in got]}",
+                hint="give a target like the model's output, or a loss",
+            )
+        return torch.stack([((y - mu) ** 2).sum() for y, mu in zip(wanted, got, strict=True)]).sum() / 2
+
+    return loss
 
 
 def identity(loss: Loss) -> Any:
@@ -86,6 +107,31 @@ def _learned(
     value = run.outputs[0]
     seed = torch.ones_like(value)
     return value, seed, run.learn(0, (seed,), keep=False)
+
+
+def accumulate(
+    leaves: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], copied: Sequence[bool] | None = None
+) -> Sequence[bool] | None:
+    """Add gradients to leaves as autograd would.
+
+    Args:
+        leaves: what learns.
+        gradients: one per leaf.
+        copied: which gradients have to be copied, if it is known from a call like this one.
+
+    Returns:
+        That, or None if it was not asked for.
+    """
+    if _watched_by_the_engine(leaves):
+        for leaf, gradient in zip(leaves, gradients, strict=True):
+            leaf.backward(gradient)  # this leaf's accumulation alone, with its hooks
+        return copied
+    if copied is None:
+        shared = _shared(gradients, gradients[0].new_empty(()))
+        copied = [twice or not _laid_out_like(g, t) for twice, g, t in zip(shared, gradients, leaves, strict=True)]
+    for leaf, gradient, copy in zip(leaves, gradients, copied, strict=True):
+        _add(leaf, gradient, copy)
+    return copied
 
 
 def _watched_by_the_engine(leaves: Sequence[torch.Tensor]) -> bool:

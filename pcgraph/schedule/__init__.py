@@ -3,5 +3,6 @@
 from .schedule import Schedule, schedule
 from .steps import Steps
 from .timing import Timed, Timing
+from .values import Lags, lags
 
-__all__ = ["Schedule", "Steps", "Timed", "Timing", "schedule"]
+__all__ = ["Lags", "Schedule", "Steps", "Timed", "Timing", "lags", "schedule"]

@@ -1,0 +1,127 @@
+"""Inference learning on the compiled network: what `PCNetwork.learn` and `PCNetwork.infer` do.
+
+The network is predicted once, relaxes for T steps, and then every parameter learns from the errors beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from ..codegen import Inference
+from ..codegen.program import PROGRAMS, Program
+from ..dynamics import IL, ZIL, Rule
+from ..dynamics.readout import simulated
+from ..dynamics.trace import label
+from ..errors import PCGraphError
+from ..graph import Role
+from ..schedule import schedule
+from .face import Face, captured
+from .step import Loss, accumulate
+
+if TYPE_CHECKING:
+    from .compiled import Compiled
+    from .network import PCNetwork
+
+inferences: WeakKeyDictionary[Program, dict[bool, Inference]] = WeakKeyDictionary()
+
+
+@dataclass(eq=False)
+class Inferred:
+    """A network after inference. Values are named by their vertex, output k > 0 as ``"name.k"``.
+
+    Attributes:
+        losses: [T+1] the loss at the outputs' predictions of every time; the first is the model's own.
+        values: value nodes ``x_v(T)``.
+        errors: error nodes ``eps_v(T) = x_v - mu_v``, in the paper's sign; of outputs ``-dL/dmu_v``.
+        gradients: parameter -> gradient in PyTorch's sign, by the model's qualified name. Where no error has arrived
+            by T it is 0.
+        input_gradients: the same for inputs that ask for one, by vertex name.
+    """
+
+    losses: list[float]
+    values: dict[str, torch.Tensor] = field(default_factory=dict)
+    errors: dict[str, torch.Tensor] = field(default_factory=dict)
+    gradients: dict[str, torch.Tensor] = field(default_factory=dict)
+    input_gradients: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def inference_of(program: Program, looking: bool = False) -> Inference:
+    """The inference program of a network; made once, whatever T and gamma."""
+    made = inferences.setdefault(program, {})
+    if looking not in made:
+        graph = simulated(program.graph, levelled=True)
+        if not graph.depth:
+            raise PCGraphError("no output carries an error", hint="an output must need a gradient")
+        made[looking] = Inference(schedule(graph, IL(steps=graph.steps + 1)), PROGRAMS, looking)
+    return made[looking]
+
+
+class _Session:
+    """One call: inference from the model's prediction of these inputs.
+
+    Raises:
+        PCGraphError: the rule is none that is compiled; nothing learns; autocast is on; or the model keeps tensors.
+    """
+
+    def __init__(self, network: PCNetwork, inputs: Any, target: Any, loss: Loss, rule: Rule, looking: bool) -> None:
+        if not isinstance(rule, IL):
+            raise PCGraphError(
+                f"{rule} is not compiled", hint="use IL(...), or ZIL() in pcn.learn; pcn.simulate runs any rule"
+            )
+        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+            raise PCGraphError("inference learning under autocast", hint="use autocast inside of the model")
+        args, kwargs = (
+            ((), inputs) if isinstance(inputs, dict) else (inputs if isinstance(inputs, tuple) else (inputs,), {})
+        )
+        tensors, capture = captured(network, args, kwargs)
+        self.compiled: Compiled = capture.compiled
+        binding = self.compiled.binding
+        if binding.held or binding.changed or binding.woken:
+            raise PCGraphError(
+                "the model keeps a tensor that needs a gradient, or writes to an argument",
+                hint="return the tensor instead; pcn.step learns from such a model",
+            )
+        self.inference = inference_of(self.compiled.program, looking)
+        self.face = Face(network._with_loss(loss, alone=True), binding.rebuild, self.inference, target, looking)
+        values = binding.values(tensors)
+        own = dict(zip(self.inference.externals, values, strict=True))
+        self.leaves = [own[name] for name in self.inference.leaves]
+        with torch.no_grad():
+            found, self.looked = self.inference.run(values, self.face, rule.steps, rule.gamma)
+        self.complete = all([gradient is not None for gradient in found])
+        self.gradients: list[torch.Tensor] = found
+        if not self.complete:
+            pairs = zip(self.leaves, found, strict=True)
+            self.gradients = [torch.zeros_like(leaf) if g is None else g for leaf, g in pairs]
+
+
+def learn(network: PCNetwork, inputs: Any, target: Any, loss: Loss, rule: Rule) -> torch.Tensor:
+    """Infer, and add the gradients to the leaves; returns the loss of the model's own prediction."""
+    if rule == ZIL():
+        return network.step(inputs, target, loss)
+    session = _Session(network, inputs, target, loss, rule, looking=False)
+    copied = accumulate(session.leaves, session.gradients, session.inference.copied if session.complete else None)
+    if session.complete:
+        session.inference.copied = copied
+    return session.face.losses[0]
+
+
+def infer(network: PCNetwork, inputs: Any, target: Any, loss: Loss, rule: Rule) -> Inferred:
+    """Infer, and show every node; no ``p.grad`` is touched."""
+    session = _Session(network, inputs, target, loss, rule, looking=True)
+    result = Inferred([value.item() for value in session.face.losses])
+    for ref, (value, error) in zip(session.inference.looks, session.looked, strict=True):
+        result.values[label(ref)] = value.clone() if error is None else value
+        result.errors[label(ref)] = torch.zeros_like(value) if error is None else -error
+    graph = session.inference.graph
+    for name, gradient in zip(session.inference.leaves, session.gradients, strict=True):
+        vertex = graph[name]
+        if vertex.role is Role.INPUT:
+            result.input_gradients[name] = gradient
+        else:
+            result.gradients[vertex.module_path or name] = gradient
+    return result
