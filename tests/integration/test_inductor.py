@@ -142,9 +142,10 @@ def test_names_of_back_ends() -> None:
 
 
 QUICK = ("add_to_a_column", "straight_through")
+WIDE = (pytest.mark.wide, pytest.mark.slow)
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in ZOO])
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=WIDE) for n in ZOO])
 def test_every_model_is_close(name: str) -> None:
     report = report_of(ZOO[name])
     assert report.close, str(report)
