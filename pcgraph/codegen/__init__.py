@@ -2,7 +2,8 @@
 
 from .backends import backend_of
 from .learning import Learning
+from .numerics import numerics_kept
 from .precision import without_autocast
 from .program import Program
 
-__all__ = ["Learning", "Program", "backend_of", "without_autocast"]
+__all__ = ["Learning", "Program", "backend_of", "numerics_kept", "without_autocast"]
