@@ -92,7 +92,7 @@ def compile(
             f"memory='low' is not for the back end {backend!r}",
             hint="what is evaluated once more must round as before: use backend='eager'",
         )
-    options = {"strict": strict, "unroll": unroll, "max_programs": max_programs}
+    options: dict[str, Any] = {"strict": strict, "unroll": unroll, "max_programs": max_programs}
     options |= {"backend": (backend, mode), "memory": memory}
     network = network_of(model, _front, options)
     if example_inputs is not None:

@@ -287,3 +287,8 @@ def test_memory_is_saved() -> None:
     backprop, network = peak(model, x), peak(low(model), x)
     assert network < 0.6 * backprop, network / backprop
     assert peak(pcgraph.compile(model), x) <= 1.01 * backprop
+
+
+def test_only_with_the_eager_back_end() -> None:
+    with pytest.raises(pcgraph.PCGraphError, match="inductor"):
+        pcgraph.compile(nn.Linear(2, 2), memory="low", backend="inductor")
