@@ -191,18 +191,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="0: memory alone")
     parser.add_argument("--json", type=Path, help="write all figures there")
     parser.add_argument("--docs", type=Path, help="write the table into this page, between its marks")
+    parser.add_argument("--results", type=Path, nargs="+", help="measure nothing: a table of what --json wrote before")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.results:
+        publish([result for path in options.results for result in json.loads(path.read_text())], options.docs)
+        return
     one = len(options.models) == 1
     results = [measure(n, options.rounds) if one else apart(n, options.rounds) for n in options.models]
-    facts = f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}, one thread, "
-    facts += f"{options.rounds} rounds; memory and time as ratios to backprop."
-    text = f"{facts}\n\n{report(results)}"
-    print(text)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
-    if options.docs:
-        write(options.docs, text)
+    publish(results, options.docs)
+
+
+def publish(results: list[dict[str, Any]], docs: Path | None) -> None:
+    """Print the table, and write it into a page if asked for."""
+    facts = f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}, one thread; rounds: "
+    facts += ", ".join(f"{r['model']} {r['rounds']}" for r in results) + ". Memory and time are ratios to backprop."
+    text = f"{facts}\n\n{report(results)}"
+    print(text)
+    if docs:
+        write(docs, text)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ Lines of one kind do the same, so each is run once for all vertices that share a
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,7 +96,7 @@ class Costs:
         key = (line.text, len(line.outs), tuple(map(_layout, reads)))
         effect = self._known.get(key)
         if effect is None:
-            with without_autocast(), torch.no_grad():
+            with without_autocast(), torch.no_grad(), _quiet():
                 try:
                     effect = self._run(line, reads)
                 except Exception:  # looks at data, has no fake kernel, or is code that cannot be tried out
@@ -140,6 +142,17 @@ def closed(line: Line, reads: Sequence[Value], specs: Mapping[str, TensorSpec] |
 def nbytes(spec: TensorSpec) -> int:
     """Bytes of a tensor's entries."""
     return math.prod(spec.shape) * spec.dtype.itemsize
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's word on a line that cannot be run on fake tensors."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = disabled
 
 
 def _layout(value: Value) -> Any:
