@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
 import platform
 import subprocess
@@ -28,11 +29,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from nets import NETS, labels
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import pcgraph
+from pcgraph.bench import models
 from pcgraph.measure import alternate, peak_memory, ratio
 
 BEGIN, END = "<!-- benchmarks/bench_memory.py writes from here -->", "<!-- to here -->"
@@ -50,10 +51,10 @@ class Logits(nn.Module):
         return self.model(ids).logits
 
 
-def resnet50() -> Made:
-    import torchvision
-
-    return torchvision.models.resnet50(), torch.randn(2, 3, 224, 224), labels(2, classes=1000)
+def built_in(name: str) -> Made:
+    """A model of the step benchmark."""
+    work = models.built_in(name, 0)
+    return work.model, work.inputs[0], work.target
 
 
 def gpt2_small(batch: int, length: int) -> Made:
@@ -65,11 +66,8 @@ def gpt2_small(batch: int, length: int) -> Made:
 
 
 MODELS: dict[str, Callable[[], Made]] = {
-    "resnet50": resnet50,
-    "resnet18": NETS["resnet18"].make,
-    "gpt-4": NETS["gpt-4"].make,
+    **{name: functools.partial(built_in, name) for name in ("resnet50", "resnet18", "gpt-4", "lstm-50")},
     "gpt2-small": lambda: gpt2_small(4, 128),
-    "lstm-50": NETS["lstm-50"].make,
 }
 BLOCKS = ("Bottleneck", "BasicBlock", "Block", "GPT2Block")  # what torch's checkpoints are put around
 
