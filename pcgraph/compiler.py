@@ -40,6 +40,7 @@ def compile(
     max_programs: int = 64,
     backend: str = "eager",
     mode: str = "default",
+    memory: str = "default",
 ) -> PCNetwork:
     """Turn a model into a predictive coding network that learns exactly like backpropagation.
 
@@ -56,6 +57,9 @@ def compile(
             fuse them: gradients equal backprop's up to rounding, and `verify` tells the distance. The first call
             compiles; it needs a C++ compiler on the CPU, Triton on CUDA.
         mode: of the back end ``inductor``: ``reduce-overhead`` records CUDA graphs (not run: no such machine).
+        memory: ``"default"`` keeps what backprop keeps, so that learning peaks at backprop's memory. ``"low"`` keeps
+            less and evaluates parts of the prediction once more while learning: the same gradients, buffers and random
+            numbers, to the bit, for more time (see docs/memory.md).
 
     Returns:
         A drop-in for the model (see `PCNetwork`).
@@ -81,7 +85,15 @@ def compile(
     if max_programs < 1:
         raise PCGraphError(f"max_programs must be at least 1, not {max_programs}", hint="the default is 64")
     backend_of(backend, mode)
-    options = {"strict": strict, "unroll": unroll, "max_programs": max_programs, "backend": (backend, mode)}
+    if memory not in ("default", "low"):
+        raise PCGraphError(f"memory must be 'default' or 'low', not {memory!r}", hint="the default is 'default'")
+    if memory == "low" and backend != "eager":
+        raise PCGraphError(
+            f"memory='low' is not for the back end {backend!r}",
+            hint="what is evaluated once more must round as before: use backend='eager'",
+        )
+    options: dict[str, Any] = {"strict": strict, "unroll": unroll, "max_programs": max_programs}
+    options |= {"backend": (backend, mode), "memory": memory}
     network = network_of(model, _front, options)
     if example_inputs is not None:
         single = isinstance(example_inputs, torch.Tensor)
@@ -133,13 +145,13 @@ def _stages(
         raise
     aten = options["aten"] = captured.aten  # a model that differentiates once will do so again
     clock.lap("capture")
-    program = _program(_lowered(captured), clock, options)
+    program = _program(_lowered(captured), captured, clock, options)
     if program.hides and not aten:
         # One of torch's calls adds to a returned value twice. Below torch's calls each addition is one of its own.
         options["aten"] = True
         if not captured.once:
             captured = capture(module, args, kwargs, unroll=options["unroll"], aten=True)
-            program = _program(_lowered(captured), clock, options)
+            program = _program(_lowered(captured), captured, clock, options)
     if program.hides and captured.kept:
         raise CaptureError(
             "the model keeps or hooks a value that one of torch's calls adds to more than once",
@@ -165,19 +177,42 @@ def _lowered(captured: Captured) -> PCGraph:
     return graph
 
 
+def _memory(graph: PCGraph, captured: Captured, options: dict[str, Any]) -> str:
+    """How a program is to use memory: as asked for, unless a write may reach what is read again."""
+    written = {
+        v.operands[i].vertex
+        for v in graph.vertices.values()
+        if v.operation is not None
+        for i in v.operation.writes
+        if graph[v.operands[i].vertex].operation is None
+    }
+    seen: dict[Any, str] = {}
+    for name in written and captured.externals:
+        tensor = captured.externals[name].tensor
+        if tensor is None:  # an input: what it shares memory with is not known
+            shared = name in written
+        else:
+            other = seen.setdefault(tensor.untyped_storage()._cdata if tensor.layout is torch.strided else name, name)
+            shared = other != name and not written.isdisjoint((name, other))
+        if shared:
+            return "default"
+    memory: str = options.get("memory", "default")
+    return memory
+
+
 _programs: OrderedDict[Any, Program] = OrderedDict()
 
 
-def _program(graph: PCGraph, clock: _Clock, options: dict[str, Any]) -> Program:
+def _program(graph: PCGraph, captured: Captured, clock: _Clock, options: dict[str, Any]) -> Program:
     """The program of a graph; equal graphs share one, so that a model captured at every call compiles once."""
     clock.lap("lower")
-    backend = options.get("backend", ("eager",))
-    key = (_graph_key(graph), backend)
+    backend, memory = options.get("backend", ("eager",)), _memory(graph, captured, options)
+    key = (_graph_key(graph), backend, memory)
     program = _programs.get(key)
     if program is None:
         scheduled = schedule(graph, ZIL())
         clock.lap("schedule")
-        program = _programs[key] = Program(scheduled, backend_of(*backend))
+        program = _programs[key] = Program(scheduled, backend_of(*backend), memory)
         if program.opaque:
             program.annotate()
         while len(_programs) > _MAX_PROGRAMS:

@@ -3,8 +3,9 @@
 from .backends import backend_of
 from .inference import Inference
 from .learning import Learning
+from .numerics import numerics_kept
 from .precision import without_autocast
 from .program import Program
 from .slopes import slopes
 
-__all__ = ["Inference", "Learning", "Program", "backend_of", "slopes", "without_autocast"]
+__all__ = ["Inference", "Learning", "Program", "backend_of", "numerics_kept", "slopes", "without_autocast"]

@@ -10,7 +10,7 @@ from torch import fx
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 _aten = torch.ops.aten
-_HIDDEN_WRITES = (_aten.native_batch_norm.default, _aten.cudnn_batch_norm.default, _aten.miopen_batch_norm.default)
+HIDDEN_WRITES = (_aten.native_batch_norm.default, _aten.cudnn_batch_norm.default, _aten.miopen_batch_norm.default)
 
 
 def mutates(node: fx.Node) -> bool:
@@ -18,7 +18,7 @@ def mutates(node: fx.Node) -> bool:
     target: Any = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return False
-    return target._schema.is_mutable or target in _HIDDEN_WRITES or torch.Tag.nondeterministic_seeded in target.tags
+    return target._schema.is_mutable or target in HIDDEN_WRITES or torch.Tag.nondeterministic_seeded in target.tags
 
 
 def simplify(graph: fx.Graph) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-_DEVICES = ("cpu", "cuda", "mps", "xpu")
+DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 def settings() -> tuple[Any, ...]:
@@ -34,7 +34,7 @@ def without_autocast() -> Iterator[None]:
     so they must not be cast a second time, neither while tracing nor when the program runs.
     """
     with ExitStack() as stack:
-        for device in _DEVICES:
+        for device in DEVICES:
             if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         yield

@@ -13,6 +13,7 @@ from ..errors import GraphError
 from ..graph import PCGraph, Ref, Role
 from ..schedule import Schedule
 from .backends import EAGER, Backend
+from .economise import economise, remembering
 from .emit import Emitted
 from .learning import Layouts, Learning, needs
 from .lines import Line
@@ -28,6 +29,10 @@ PROGRAMS = LocalPrograms()  # local programs are shared by all networks of the p
 
 class Program:
     """Executable form of one scheduled graph.
+
+    Args:
+        schedule: what runs when.
+        memory: ``"default"``, or ``"low"`` to keep less and evaluate it once more.
 
     ``predict(values)`` takes the values of all inputs, parameters and state in the order of `externals` and returns
     ``[outputs, saved, ...]``, one list of saved values per segment. Learning goes from the last segment to the first;
@@ -46,7 +51,7 @@ class Program:
         opaque: why each opaque vertex could not be traced.
     """
 
-    def __init__(self, schedule: Schedule, backend: Backend = EAGER) -> None:
+    def __init__(self, schedule: Schedule, backend: Backend = EAGER, memory: str = "default") -> None:
         if len(set(schedule.graph.outputs)) != len(schedule.graph.outputs):
             raise GraphError("two outputs are the same value", hint="list it once and repeat it when rebuilding")
         self.schedule, self.backend = schedule, backend
@@ -59,6 +64,10 @@ class Program:
             self.expected: tuple[Layouts, ...] | None
             self._settings = settings()
             self.expected, self.learn_lines, plan = self._expected()
+            if memory == "low":
+                self.stitcher.rematerialisation = economise(self.stitcher, self.predict_lines, self.learn_lines)
+                self.predict_lines = remembering(self.predict_lines)
+                self.expected, self.learn_lines, plan = self._expected()
         self.outputs_of = tuple(map(tuple, self.stitcher.outputs_of))
         self.ends: tuple[tuple[Ref, ...], ...] = tuple(
             tuple(end.source if isinstance(end, Edge) else end for end in ends) for ends in self.stitcher.ends
@@ -78,6 +87,11 @@ class Program:
                 learning = learning.branch((None,) * len(self.outputs_of[learning.segment]), ()).below
             self._untouched[segment] = learning
         return learning
+
+    @property
+    def economical(self) -> bool:
+        """Whether learning evaluates parts of the prediction once more."""
+        return self.stitcher.rematerialisation is not None
 
     def returned(self, ref: Ref) -> bool:
         """Whether an output is a tensor of the caller's that comes back as it is."""

@@ -67,7 +67,7 @@ class Recomputation:
         region = self.of.get(name)
         if region is None or region not in self._random or self.members[region][0] != name:
             return []
-        return [_call(random_state, (), self._random[region])]
+        return [call_line(random_state, (), self._random[region])]
 
     def again(self, region: Checkpoint, predicted: Mapping[str, VertexLines]) -> list[VertexLines]:
         """The prediction of a checkpoint, once more."""
@@ -76,8 +76,8 @@ class Recomputation:
         state = self._random.get(region)
         if state is not None:
             old = f"{state}_outside"
-            parts.insert(0, VertexLines(names[0], (_call(swap_random_state, (state,), old),), again=True))
-            parts.append(VertexLines(names[-1], (_call(swap_random_state, (old,), None),), again=True))
+            parts.insert(0, VertexLines(names[0], (call_line(swap_random_state, (state,), old),), again=True))
+            parts.append(VertexLines(names[-1], (call_line(swap_random_state, (old,), None),), again=True))
         return parts
 
     def pruned(self, parts: Iterable[VertexLines]) -> tuple[VertexLines, ...]:
@@ -95,7 +95,8 @@ class Recomputation:
         return tuple(kept)
 
 
-def _call(function: object, reads: tuple[str, ...], out: str | None) -> Line:
+def call_line(function: object, reads: tuple[str, ...], out: str | None) -> Line:
+    """A line that calls a function of ours."""
     name = fresh_name()
     text = f"{name}({', '.join(['%s'] * len(reads))})"
     return Line((out,) if out else (), text, reads, ((name, function),))

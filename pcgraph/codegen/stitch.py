@@ -20,6 +20,7 @@ from .lines import Line, native_line
 from .local import LocalProgram, LocalPrograms
 from .precision import settings
 from .recompute import Recomputation
+from .rematerialise import Rematerialisation
 from .seams import Edge, Seams, candidates
 from .sweep import Sweep, VertexLines
 
@@ -55,6 +56,7 @@ class Stitcher:
         ends: per segment, what it hands to the engine: gradients of leaves, and errors of single uses.
         predicted: lines of the prediction, by vertex.
         recomputation: what checkpoints do.
+        rematerialisation: what is evaluated once more to keep less, if anything.
         inside: outputs that are no seams though the network goes on with them.
         edges_to: by seam, the uses whose errors the engine adds up.
     """
@@ -68,6 +70,7 @@ class Stitcher:
         self._known: dict[Any, tuple[LocalProgram, Any]] = {}
         self._settings = settings()
         self.values: dict[Ref, str] = {}  # value -> name; pass-through outputs share a name
+        self.rematerialisation: Rematerialisation | None = None
         self.contiguous = [_contiguous(self.graph.spec(ref)) for ref in self.graph.outputs]
         order = [name for name, _ in schedule.order if self.graph[name].role is Role.OPERATION]
         self.inside: set[Ref] = set()

@@ -133,9 +133,9 @@ class Sweep:
             parts.append(part)
         results = tuple(self._result(end) for end in net.ends[here])
         waiting = (*self._arrived.values(), *self._edges.values()) if here else ()
-        return SegmentLines(
-            net.recomputation.pruned(parts), results, tuple(dict.fromkeys(arrived.name for arrived in waiting))
-        )
+        flight = tuple(dict.fromkeys(arrived.name for arrived in waiting))
+        lines = SegmentLines(net.recomputation.pruned(parts), results, flight)
+        return lines if net.rematerialisation is None else net.rematerialisation.insert(lines)
 
     def _result(self, end: Ref | Edge) -> str | None:
         arrived = self._edges.pop(end, None) if isinstance(end, Edge) else self._arrived.get(end)

@@ -175,6 +175,7 @@ class Compiled:
             "one of the variables needed for gradient computation has been modified by an inplace operation: "
             f"{self.program.saved[segment][i].split('_', 1)[1]!r} of shape {list(saved[i].shape)} is at "
             f"version {saved[i]._version}; expected version {version} instead. Learn before changing it."
+            + (" (With memory='low' learning may read what backprop does not.)" if self.program.economical else "")
         )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..codegen import numerics_kept
 from ..errors import LearnError
 from .bridge import layout
 from .checkpoints import checkpointed, hooks_off
@@ -116,7 +117,11 @@ class Run:
         if any(error.layout is not torch.strided for error in arriving):
             self._refuse_sparse(segment, errors)
         layouts = tuple(None if e is None else layout(e) for e in errors[: len(program.outputs_of[segment])])
-        results, watched, flight, below = learning.run(saved, flight, arriving, layouts, compiled.watch)
+        if program.economical:
+            with numerics_kept():
+                results, watched, flight, below = learning.run(saved, flight, arriving, layouts, compiled.watch)
+        else:
+            results, watched, flight, below = learning.run(saved, flight, arriving, layouts, compiled.watch)
         if compiled.watch:
             compiled.report(watched)
         if segment:

@@ -5,6 +5,7 @@ Runs 500 examples; ``PCGRAPH_PROPERTY_EXAMPLES=10000`` for the long run.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 
@@ -44,6 +45,12 @@ def one_thread() -> Iterator[None]:
 def test_learns_exactly_like_backprop(recipe: Recipe) -> None:
     for dtype in (torch.float32, torch.float64):
         assert_exact(recipe.case(), dtype)
+
+
+@SETTINGS
+@given(recipes())
+def test_learns_the_same_with_low_memory(recipe: Recipe) -> None:
+    assert_exact(recipe.case(), compiler=functools.partial(pcgraph.compile, memory="low"))
 
 
 @SETTINGS
