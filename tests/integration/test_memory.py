@@ -75,6 +75,7 @@ def test_bitwise(name: str) -> None:
     assert_exact(ZOO[name], steps=2, compiler=low)
 
 
+@pytest.mark.wide
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype"),
