@@ -11,9 +11,9 @@ def marks(tensor: torch.Tensor) -> dict[str, Any]:
     """The attributes of a tensor by name, without the notes that torch.compile leaves on its inputs.
 
     >>> x = torch.zeros(2)
-    >>> x.name, x._dynamo_dynamic_indices = "pixels", {0}
+    >>> x.note, x._dynamo_dynamic_indices = "pixels", {0}
     >>> marks(x)
-    {'name': 'pixels'}
+    {'note': 'pixels'}
     """
     attributes = vars(tensor)
     if not attributes:

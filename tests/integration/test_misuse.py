@@ -249,7 +249,7 @@ def test_unchanged_model_is_not_captured_again() -> None:
     plain, network = both()
     for _ in range(3):
         assert_same_step(plain, network, X)
-    assert network.cache_info() == {"hits": 2, "captures": 1, "programs": 1, "once": ()}
+    assert network.cache_info() == {"hits": 2, "captures": 1, "programs": 1, "once": (), "uncompiled": {}}
 
 
 def test_double_after_compile() -> None:
