@@ -47,7 +47,7 @@ def test_learns_exactly_like_backprop(recipe: Recipe) -> None:
         assert_exact(recipe.case(), dtype)
 
 
-@SETTINGS
+@settings(SETTINGS, max_examples=EXAMPLES // 5)
 @given(recipes())
 def test_learns_the_same_with_low_memory(recipe: Recipe) -> None:
     assert_exact(recipe.case(), compiler=functools.partial(pcgraph.compile, memory="low"))
