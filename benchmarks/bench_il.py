@@ -33,10 +33,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from nets import lenet, mlp
 from torch import Tensor, nn
 
 import pcgraph
+from pcgraph.bench.nets import alexnet, lenet, mlp
 from pcgraph.codegen import Inference
 from pcgraph.codegen.program import PROGRAMS
 from pcgraph.runtime import inference as runtime
@@ -48,18 +48,6 @@ Step = Callable[[], object]
 def squared(output: Tensor, target: Tensor) -> Tensor:
     """Half the sum of squares: predictive coding's own loss."""
     return F.mse_loss(output, target, reduction="sum") / 2
-
-
-def alexnet() -> nn.Sequential:
-    """For 32x32 images of three channels."""
-    layers: list[nn.Module] = []
-    inside = 3
-    for outside, pooled in ((64, True), (192, True), (384, False), (256, False), (256, True)):
-        layers += [nn.Conv2d(inside, outside, 3, padding=1), nn.ReLU()]
-        if pooled:
-            layers.append(nn.MaxPool2d(2))
-        inside = outside
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(256 * 16, 1024), nn.ReLU(), nn.Linear(1024, 10))
 
 
 @dataclass(frozen=True)

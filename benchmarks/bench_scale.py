@@ -31,9 +31,10 @@ STAGES = ("capture", "lower", "schedule", "codegen", "bind", "first learning")
 def child(name: str, threads: int) -> dict[str, Any]:
     """Measure one size; runs in its own process."""
     import torch
-    from nets import HandLSTM, HandRNN, labels
 
     import pcgraph
+    from pcgraph.bench.models import labels
+    from pcgraph.bench.nets import HandLSTM, HandRNN
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
