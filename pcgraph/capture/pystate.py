@@ -68,6 +68,7 @@ class PythonState:
         self.changed_settings: str | None = None
         self._codes: set[types.CodeType] = set()  # that ran
         self._functions: list[tuple[types.CodeType, Any]] = []  # that were found, and what of them was remembered
+        self._answers_from_memory = False
         self._uncovered: dict[types.CodeType, str] = {}
         self._covered: set[types.CodeType] = set()
 
@@ -139,6 +140,13 @@ class PythonState:
                 self._functions.append((item.__code__, cells))
                 parts += [(value, f"{name}.{n}") for value, n in zip(cells, item.__code__.co_freevars, strict=False)]
             return parts
+        if isinstance(item, functools._lru_cache_wrapper):
+            # It answers from memory, out of sight. Once that is cleared, its function decides, though it never ran.
+            self._answers_from_memory = True
+            function = item.__wrapped__
+            if isinstance(function, types.FunctionType) and _is_users(function.__module__):
+                self._enter(function.__globals__, function.__code__)
+            return [(vars(item), name)]
         if isinstance(item, types.MethodType):
             return [(item.__self__, name), (item.__func__, name)]
         if isinstance(item, functools.partial):
@@ -237,7 +245,7 @@ class PythonState:
         if event == "call":
             if code not in self._codes and not logs(frame):
                 self._codes.add(code)
-                self._enter(frame, code)
+                self._enter(frame.f_globals, code)
         elif event == "c_call" and isinstance(getattr(arg, "__self__", None), contextvars.ContextVar):
             self.read(arg.__self__, f"context variable {arg.__self__.name}")
         elif event == "c_call" and reads_files(code.co_filename, arg):
@@ -247,7 +255,7 @@ class PythonState:
             if what is not None:
                 self._reason(f"calls {what} ({code.co_filename}:{frame.f_lineno})")
 
-    def _enter(self, frame: types.FrameType, code: types.CodeType) -> None:
+    def _enter(self, scope: dict[str, Any], code: types.CodeType) -> None:
         if reads_environment(code.co_filename, code.co_qualname):
             self.read(os.environ, "os.environ")
         if is_internal(code.co_filename):
@@ -264,7 +272,6 @@ class PythonState:
         names = set(code.co_names)
         if not names.isdisjoint(("getattr", "hasattr")):
             names.update(c for c in code.co_consts if type(c) is str and c.isidentifier())
-        scope = frame.f_globals
         wanted = global_names(code)
         read = {name: scope[name] for name in wanted if name in scope}
         if wanted:  # also what is not there yet, and what is a builtin so far
@@ -313,7 +320,7 @@ class PythonState:
         missing = [code for code in self._uncovered if code not in self._covered and code not in inner]
         if missing:
             self._read_functions(missing)
-        if not any(looks_into_functions(code) for code in self._codes):
+        if not (self._answers_from_memory or any(looks_into_functions(code) for code in self._codes)):
             self._snapshots.leave_out(part for code, part in self._functions if code not in self._codes)
 
     def _read_functions(self, missing: list[types.CodeType]) -> None:

@@ -179,3 +179,32 @@ def test_hooks_that_want_more_are_seen_after_others() -> None:
     assert torch.equal(network(X), plain * 2)
     handle.remove()
     assert torch.equal(network(X), plain)
+
+
+REMEMBERED = {"scale": 2.0}
+
+
+@pytest.mark.parametrize("read", ["closure", "default", "global"])
+def test_what_a_cache_remembers_is_read_again_once_it_is_cleared(read: str) -> None:
+    """At capture the cache answers and its function does not run; it decides all the same."""
+    scale = 2.0
+
+    def helper(scale: float = 2.0) -> float:
+        return scale
+
+    reads: dict[str, Callable[[], float]] = {
+        "closure": lambda: scale,
+        "default": lambda: helper(),
+        "global": lambda: REMEMBERED["scale"],
+    }
+    remembered = functools.lru_cache(reads[read])
+    assert remembered() == 2.0
+    network: Any = pcgraph.compile(Net(lambda net, x: net.a(x) * remembered()))
+    try:
+        for factor in (2.0, 5.0):
+            scale, helper.__defaults__, REMEMBERED["scale"] = factor, (factor,), factor
+            remembered.cache_clear()
+            for _ in range(2):
+                assert torch.equal(network(X), network.module.a(X) * factor)
+    finally:
+        REMEMBERED["scale"] = 2.0
