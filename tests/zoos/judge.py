@@ -13,18 +13,21 @@ from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import pcgraph
+from pcgraph.runtime.signature import signature_of
 from tests.zoos.observe import Gap, Seen, gap, step
 from tests.zoos.row import Row, Status
 from tests.zoos.specimen import Call, Specimen
 
 # Relative differences up to which a gap is rounding: in float32, in float64, in float32 if float64 cannot be run.
 ROUNDING = (1e-6, 1e-9, 1e-4)
+LOOKUPS = 101
 STEPS = (11, 12)  # seeds of the two steps; the arguments are other random numbers in each
 
 
@@ -148,7 +151,22 @@ def _compiled(specimen: Specimen, model: nn.Module, call: Callable[[int], Call],
     captures = network.cache_info()["captures"]
     if captures > 1 and not row.once:
         row.notes.append(f"captured {captures} times in two calls")
+    if not row.once:
+        row.lookup = _lookup(network, call(STEPS[-1]))
     return seen
+
+
+def _lookup(network: pcgraph.PCNetwork, given: Call) -> float:
+    """The median of what a call spends before the compiled program, in microseconds."""
+    (args, kwargs), seconds = given, []
+    for _ in range(LOOKUPS):
+        start = time.perf_counter()
+        inputs, signature = signature_of(args, kwargs)
+        found = network._find(signature, inputs)
+        seconds.append(time.perf_counter() - start)
+        if found is None:
+            return 0.0
+    return round(median(seconds) * 1e6, 1)
 
 
 def _differs(specimen: Specimen, model: nn.Module, call: Callable[[int], Call], row: Row, gaps: list[Gap]) -> None:

@@ -38,6 +38,7 @@ class Row:
         once: why a program cannot be kept for the next call; empty if it is.
         capture, first, second, plain: seconds to capture and compile; of the first step, capture included; of the
             second step; of plain autograd's second step.
+        lookup: microseconds that a repeated call spends on its signature and guards; 0 where it is captured again.
         moving: share of the parameters with a gradient in which that gradient is not all zero.
         differing: number of compared tensors that differ, and how many were compared.
         relative: largest difference over the tensor's largest entry, in float32 and, where it was run, in float64.
@@ -62,6 +63,7 @@ class Row:
     first: float = 0.0
     second: float = 0.0
     plain: float = 0.0
+    lookup: float = 0.0
     moving: float = 0.0
     differing: tuple[int, int] = (0, 0)
     relative: tuple[float, float | None] = (0.0, None)

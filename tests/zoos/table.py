@@ -23,8 +23,10 @@ of parameters and floating inputs, buffers, arguments and random states are comp
 * *simpler*: the model as it is was refused, and a form was tried that returns a plain dictionary and keeps no cache.
 * *again*: captured again at every call, since the model does what cannot be guarded.
 * Seconds: *capture* is capture and compilation, *plain* is one step of plain autograd.
+* *lookup*: microseconds that a repeated call spends on its signature and guards, before the compiled program.
 """
-_COUNTED = ("simpler", "with opaque vertices", "again", "median vertices", "median capture, s")
+_TIMES = ("capture, s", "plain, s", "lookup, us")
+_COUNTED = ("simpler", "with opaque vertices", "again", "median vertices", "median capture, s", "lookup, us")
 
 
 def render(rows: Sequence[Row]) -> str:
@@ -55,9 +57,16 @@ def _counts(rows: Sequence[Row], libraries: Sequence[str]) -> str:
                 sum(bool(row.once) for row in mine),
                 f"{median(row.vertices for row in done):.0f}",
                 f"{median(row.capture for row in done):.1f}",
+                _lookups(mine),
             )
         )
     return "\n".join(lines) + "\n"
+
+
+def _lookups(rows: Sequence[Row]) -> str:
+    """Median, and how many of how many are under 50 microseconds."""
+    known = [row.lookup for row in rows if row.lookup]
+    return f"{median(known):.0f}, {sum(one < 50 for one in known)} of {len(known)} under 50" if known else ""
 
 
 def _versions(rows: Sequence[Row]) -> str:
@@ -68,8 +77,10 @@ def _versions(rows: Sequence[Row]) -> str:
 
 def _models(rows: Sequence[Row]) -> str:
     lines = [
-        _line("model", "status", "parameters", "vertices", "T", "opaque", "again", "capture, s", "plain, s"),
-        _line("---", "---", *["--:"] * 4, "---", *["--:"] * 2),
+        _line(
+            "model", "status", "parameters", "vertices", "T", "opaque", "again", "capture, s", "plain, s", "lookup, us"
+        ),
+        _line("---", "---", *["--:"] * 4, "---", *["--:"] * 3),
     ]
     for row in rows:
         status = f"{row.status}{', simpler' if row.simpler else ''}"
@@ -78,7 +89,8 @@ def _models(rows: Sequence[Row]) -> str:
             status += f" ({narrow:.0e} / {'-' if wide is None else f'{wide:.0e}'})"
             status += "".join(f", {note}" for note in row.notes if "oneDNN" in note)
         known = (row.vertices, row.steps, sum(row.opaque.values())) if row.vertices else ("", "", "")
-        times = (f"{row.capture:.1f}", f"{row.plain:.2f}") if row.vertices else ("", "")
+        times = (f"{row.capture:.1f}", f"{row.plain:.2f}", f"{row.lookup:.0f}" if row.lookup else "")
+        times = times if row.vertices else ("", "", "")
         lines.append(_line(row.model, status, f"{row.parameters:,}", *known, "yes" if row.once else "", *times))
     return "\n".join(lines) + "\n"
 
