@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import fx
 
+from .asking import Place, Step, emit
 from .externals import External
 from .mutation import tensors_in, users_code
 from .observer import storage_key
@@ -34,24 +35,6 @@ class Question:
     answer: Any
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Stands for the value of an earlier step."""
-
-    index: int
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One call, and the answer that it must give, as a tuple of one; () if none is wanted."""
-
-    target: Callable[..., Any]
-    args: Any
-    kwargs: Any
-    learns: bool
-    answer: tuple[Any, ...]
-
-
 class Questions:
     """Asks all questions of one run.
 
@@ -69,7 +52,7 @@ class Questions:
         _refuse_changing(nodes, externals)
         places = {node: index for index, node in enumerate(nodes)}
         self._sources: list[External] = []
-        self._steps: list[_Step] = []
+        steps: list[Step] = []
         of_inputs: set[fx.Node] = set()
         for node in nodes:
             if node.op in ("placeholder", "get_attr"):
@@ -81,32 +64,26 @@ class Questions:
                 of_inputs.add(node)
                 if _is_float(answers.get(node)):
                     raise ValueError  # hardly ever the same twice
-            put = cast("Callable[[fx.Node], Any]", lambda n: _Place(places[n]))
+            put = cast("Callable[[fx.Node], Any]", lambda n: Place(places[n]))
             args, kwargs = cast("Any", fx.node.map_arg((node.args, node.kwargs), put))
-            target = _method(node.target) if isinstance(node.target, str) else node.target
             learns = any(spec.requires_grad for spec in node.meta.get("specs", ()))
             answer = (answers[node],) if node in answers else ()
-            self._steps.append(_Step(target, args, kwargs, learns, answer))
+            steps.append(Step(node.target, args, kwargs, learns, answer))
+        self._ask = emit(steps, len(self._sources), lambda value, answer: same(answer_of(value), answer))
 
     def same_answers(self, inputs: Sequence[torch.Tensor]) -> bool:
         """Whether a call with these inputs would read the same."""
-        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):  # a call that was cast says so itself
+        if torch._C._is_any_autocast_enabled():  # a call that was cast says so itself
             with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
                 return self._same_answers(inputs)
         return self._same_answers(inputs)
 
     def _same_answers(self, inputs: Sequence[torch.Tensor]) -> bool:
-        values: list[Any] = [s.tensor if s.input_index is None else inputs[s.input_index] for s in self._sources]
-        for step in self._steps:
-            try:
-                with torch.set_grad_enabled(step.learns):  # the same kernels as in the run
-                    value = step.target(*_filled(step.args, values), **_filled(step.kwargs, values))
-            except Exception:  # the run will raise it, where it belongs
-                return False
-            if step.answer and not same(answer_of(value), step.answer[0]):
-                return False
-            values.append(value)
-        return True
+        values = [s.tensor if s.input_index is None else inputs[s.input_index] for s in self._sources]
+        try:
+            return self._ask(*values)
+        except Exception:  # the run will raise it, where it belongs
+            return False
 
 
 def _needed(answers: Mapping[fx.Node, Any]) -> list[fx.Node]:
@@ -180,21 +157,3 @@ def same(a: Any, b: Any) -> bool:
     (True, False, False)
     """
     return type(a) is type(b) and repr(a) == repr(b)
-
-
-def _method(name: str) -> Callable[..., Any]:
-    return lambda value, *args, **kwargs: getattr(value, name)(*args, **kwargs)
-
-
-def _filled(value: Any, values: Sequence[Any]) -> Any:
-    if isinstance(value, _Place):
-        return values[value.index]
-    if isinstance(value, tuple):
-        return tuple([_filled(item, values) for item in value])
-    if isinstance(value, list):
-        return [_filled(item, values) for item in value]
-    if isinstance(value, dict):
-        return {key: _filled(item, values) for key, item in value.items()}
-    if isinstance(value, slice):
-        return slice(_filled(value.start, values), _filled(value.stop, values), _filled(value.step, values))
-    return value
