@@ -144,11 +144,14 @@ class Program:
         return self._predict.function
 
     @cached_property
-    def together(self) -> Callable[[list[Any]], list[list[Any]]]:
+    def together(self) -> Callable[[list[Any]], list[list[Any]]] | None:
         """Prediction and learning from an error of 1 at the only output, as one function of the externals' values.
 
-        Returns ``[outputs, results]``. For programs of one segment and one output, without opaque vertices.
+        Returns ``[outputs, results]``. For programs of one segment and one output, without opaque vertices; None if
+        the error of a fresh tensor is not what the lines of learning were written for.
         """
+        if not self.expects(0, (self.stitcher.contiguous[0],)):
+            return None
         learn = self.learn_lines[0]
         outputs = tuple(name for name in self.predict_lines.results if name is not None)
         seed = Line(("arriving0",), "torch.ones_like(%s)", outputs, (), torch.ops.aten.ones_like.default)

@@ -70,11 +70,6 @@ class Compiled:
         return simple and not (self._leaves_behind or self.plain or self.program.opaque or checkpointed())
 
     @property
-    def whole(self) -> bool:
-        """Whether a step is one function: a back end that fuses kernels then fuses prediction and learning, too."""
-        return not (self.program.backend.exact or self.watch or self.stale)
-
-    @property
     def first(self) -> bool:
         """Whether it is not known yet which saved values share memory with what the caller holds."""
         return self._checked is None

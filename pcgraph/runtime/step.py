@@ -99,8 +99,9 @@ def _learned(
     compiled: Compiled, values: list[Any], leaves: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor | None, Sequence[torch.Tensor | None]]:
     """The output, the error that it received if that is a tensor of its own, and the gradients."""
-    if compiled.whole:
-        (value,), gradients = compiled.program.together(values)
+    together = None if compiled.watch or compiled.stale else compiled.program.together
+    if together is not None:  # nobody looks in between: nothing to keep, to hand over, to check for writes
+        (value,), gradients = together(values)
         return value, None, gradients
     run = Run(compiled, values, leaves)
     run.predict()
