@@ -9,6 +9,7 @@ from __future__ import annotations
 import types
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -83,31 +84,30 @@ def learn_from(compiled: Compiled, inputs: Sequence[torch.Tensor]) -> torch.Tens
         value.backward()  # the engine sees one node per segment of the network, and what is outside; no vertex
         return value.detach()
     with torch.no_grad():
-        value, seed, gradients = _learned(compiled, values, leaves)
+        value, gradients = _learned(compiled, values, leaves)
         if compiled.copied is None:
             compiled.copied = [
                 g is not None and (twice or not _laid_out_like(g, leaf))
-                for g, twice, leaf in zip(gradients, _shared(gradients, seed), leaves, strict=True)
+                for g, twice, leaf in zip(gradients, _overlapping(gradients), leaves, strict=True)
             ]
         for leaf, gradient, copied in zip(leaves, gradients, compiled.copied, strict=True):
             if gradient is not None:
                 _add(leaf, gradient, copied)
-    return value
+    return value.detach() if value.requires_grad else value  # it may be a leaf, looked at differently
 
 
 def _learned(
     compiled: Compiled, values: list[Any], leaves: Sequence[torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor | None, Sequence[torch.Tensor | None]]:
-    """The output, the error that it received if that is a tensor of its own, and the gradients."""
+) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:
+    """The output, and the gradients."""
     together = None if compiled.watch or compiled.stale else compiled.program.together
     if together is not None:  # nobody looks in between: nothing to keep, to hand over, to check for writes
         (value,), gradients = together(values)
-        return value, None, gradients
+        return value, gradients
     run = Run(compiled, values, leaves)
     run.predict()
     value = run.outputs[0]
-    seed = torch.ones_like(value)
-    return value, seed, run.learn(0, (seed,), keep=False)
+    return value, run.learn(0, (torch.ones_like(value),), keep=False)
 
 
 def accumulate(
@@ -128,7 +128,7 @@ def accumulate(
             leaf.backward(gradient)  # this leaf's accumulation alone, with its hooks
         return copied
     if copied is None:
-        shared = _shared(gradients, gradients[0].new_empty(()))
+        shared = _overlapping(gradients)
         copied = [twice or not _laid_out_like(g, t) for twice, g, t in zip(shared, gradients, leaves, strict=True)]
     for leaf, gradient, copy in zip(leaves, gradients, copied, strict=True):
         _add(leaf, gradient, copy)
@@ -159,10 +159,25 @@ def _add(leaf: torch.Tensor, gradient: torch.Tensor, copied: bool) -> None:
         leaf.grad = gradient.clone(memory_format=torch.contiguous_format)
 
 
-def _shared(gradients: Sequence[torch.Tensor | None], seed: torch.Tensor | None) -> list[bool]:
-    """Which gradients are the same object as another one: a leaf must have its own."""
-    counts = Counter(map(id, (*gradients, seed)))
-    return [counts[id(gradient)] > 1 for gradient in gradients]
+def _overlapping(gradients: Sequence[torch.Tensor | None]) -> list[bool]:
+    """Which gradients have entries in memory that another one uses as well: a leaf must have its own.
+
+    Autograd looks at the objects alone: after ``(a.squeeze() + b.squeeze()).backward()`` two leaves have one memory for
+    their gradients, and the second call adds both to both.
+    """
+    spans = [(*_span(g), k) for k, g in enumerate(gradients) if g is not None and g.layout is torch.strided]
+    twice = {k for (_, end, j), (begin, _, i) in pairwise(sorted(spans)) if begin < end for k in (i, j)}
+    counts = Counter(map(id, gradients))
+    return [k in twice or counts[id(gradient)] > 1 for k, gradient in enumerate(gradients)]
+
+
+def _span(tensor: torch.Tensor) -> tuple[int, int]:
+    """Addresses of the first entry and behind the last one."""
+    begin = tensor.data_ptr()
+    if not tensor.numel():
+        return begin, begin
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return begin, begin + (last + 1) * tensor.element_size()
 
 
 def _laid_out_like(gradient: torch.Tensor, leaf: torch.Tensor) -> bool:

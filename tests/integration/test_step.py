@@ -122,6 +122,43 @@ def test_two_leaves_with_the_same_error_do_not_share_a_gradient() -> None:
     assert torch.equal(network.other.grad, net.other.grad)  # type: ignore[arg-type]
 
 
+class Squeezed(nn.Module):
+    """Gradients of three parameters that are views of one error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a.squeeze() + self.b.squeeze() + self.c + x.sum()
+
+
+def test_gradients_that_are_views_of_one_error_add_up_on_their_own() -> None:
+    """Plain autograd gives `a` and `b` one memory here, and its second step adds both errors to both."""
+    network = pcgraph.compile(Squeezed())
+    for calls in (1.0, 2.0, 3.0):
+        network.step(torch.ones(3), None, lambda output, _: output)
+        assert [p.grad.item() for p in network.parameters()] == [calls] * 3
+
+
+@pytest.mark.parametrize("look", [lambda leaf: leaf, lambda leaf: leaf.view(1)[0], lambda leaf: leaf.view(1)])
+def test_a_loss_that_is_a_leaf_or_a_view_of_one(look: Any) -> None:
+    model = nn.Linear(1, 1, bias=False)
+    network = pcgraph.compile(model)
+    for calls in (1.0, 2.0):
+        value = network.step(torch.ones(1, 1), None, lambda *_: look(model.weight))
+        assert not value.requires_grad and value.item() == model.weight.item()
+        assert model.weight.grad is not None and model.weight.grad.item() == calls
+
+
+def test_overlapping() -> None:
+    memory = torch.zeros(12)
+    gradients = [memory[:4], memory[4:8], memory[7:], memory[:0], None, torch.zeros(4), memory[1:2]]
+    assert module._overlapping(gradients) == [True, True, True, False, False, False, True]
+    same = torch.zeros(())
+    assert module._overlapping([same, same, same.view(1), torch.zeros(1)]) == [True, True, True, False]
+
+
 def hooked(net: Any) -> list[str]:
     log: list[str] = []
     net.shift.register_hook(lambda g: log.append("hook") or g * 2)
