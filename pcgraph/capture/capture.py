@@ -27,7 +27,14 @@ from .comparable import comparable, not_comparable
 from .externals import Externals, names_of
 from .guards import Guards
 from .lazy import materialise
-from .leaks import kept_tensors, open_dataclasses, refuse_effects, refuse_kept_leaves, stale_values
+from .leaks import (
+    kept_tensors,
+    open_dataclasses,
+    refuse_effects,
+    refuse_kept_leaves,
+    refuse_shared_arrays,
+    stale_values,
+)
 from .observer import storage_key
 from .opened import opened
 from .presented import Presented
@@ -122,6 +129,7 @@ def _record(call: _Call, aten: bool, state: PythonState, presented: Presented) -
         recorder.unflag()
         raise
     refuse_effects(state)
+    refuse_shared_arrays(state, externals.memories())
     open_dataclasses(returned)
     returned.append(opened(returned.pop(), state.knows))
     refuse_kept_leaves(recorder, returned, references)
@@ -133,7 +141,8 @@ def _record(call: _Call, aten: bool, state: PythonState, presented: Presented) -
     # Looking at what a checkpoint saved would run it once more.
     stale = stale_values(tensors) if recorder.wrote and not recorder.tape.regions.seen else None
     admitted = [e.tensor for e in externals.admitted.values() if e.tensor is not None]
-    owned = list({id(t): t for t in (*model.parameters(), *model.buffers(), *admitted)}.values())
+    noticed = [t for t in recorder.tape.noticed.values() if state.knows(t)]
+    owned = list({id(t): t for t in (*model.parameters(), *model.buffers(), *admitted, *noticed)}.values())
     questions, once = _questions(graph, recorder)
     once += state.reasons
     once += [f"the model keeps a tensor that needs a gradient ({k.where})" for k in held]
@@ -151,6 +160,8 @@ def _record(call: _Call, aten: bool, state: PythonState, presented: Presented) -
     once += [f"reads a tensor that pcgraph cannot name ({where})" for where in externals.unnamed]
     once += not_comparable(names, leaves)
     guards = Guards(state, owned, questions)
+    if once:  # nobody will ask
+        state.forget()
     return Captured(
         type(model).__name__,
         graph,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..marks import marks
+from .objects import slots_of
 
 _VALUES = (
     int, float, complex, str, bytes, range, torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format,
@@ -21,7 +22,9 @@ def comparable(leaf: Any) -> bool:
         return all(map(comparable, (leaf.start, leaf.stop, leaf.step)))
     if isinstance(leaf, enum.Enum):
         return True
-    return leaf is None or leaf is ... or (isinstance(leaf, _VALUES) and not hasattr(leaf, "__dict__"))
+    if leaf is None or leaf is ... or type(leaf) in _VALUES:
+        return True
+    return isinstance(leaf, _VALUES) and not hasattr(leaf, "__dict__") and not slots_of(type(leaf))
 
 
 def not_comparable(names: Sequence[str], leaves: Sequence[Any]) -> list[str]:

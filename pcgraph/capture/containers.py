@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextvars
-import inspect
+import threading
 import types
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
+
+from .objects import plain_elements, plain_items
 
 
 class Cells:
@@ -48,17 +49,6 @@ class Globals:
         return (self.scope.get(name, missing) for name in self._names)
 
 
-class Forward:
-    """The forward method of a module class, its own or inherited, torch's own classes included."""
-
-    def __init__(self, cls: type[torch.nn.Module]) -> None:
-        self.cls = cls
-
-    def __iter__(self) -> Iterator[Any]:
-        found = self.cls.forward
-        yield found if isinstance(found, types.FunctionType) else inspect.getattr_static(self.cls, "forward")
-
-
 class Defaults:
     """What of a function can be exchanged: its defaults and its code."""
 
@@ -82,12 +72,13 @@ class Type:
 class Counted:
     """The number of elements of a container, and the elements."""
 
-    def __init__(self, container: Any, view: Iterable[Any]) -> None:
-        self._container, self._view = container, view
+    def __init__(self, view: Iterable[Any]) -> None:
+        self._view = view
 
     def __iter__(self) -> Iterator[Any]:
-        yield len(self._container)
-        yield from self._view
+        elements = list(self._view)
+        yield len(elements)
+        yield from elements
 
 
 class Items:
@@ -97,27 +88,56 @@ class Items:
         self._mapping = mapping
 
     def __iter__(self) -> Iterator[Any]:
-        return chain(self._mapping, self._mapping.values())
+        mapping = self._mapping
+        if type(mapping) is dict:
+            return chain(mapping, mapping.values())
+        items = list(plain_items(mapping))
+        return iter([*(key for key, _ in items), *(value for _, value in items)])
+
+
+class Elements:
+    """The elements of a list or the like of a class of its own."""
+
+    def __init__(self, container: Any) -> None:
+        self._container = container
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(plain_elements(self._container))
 
 
 class Variable:
-    """The value of a context variable, as a container."""
+    """Whether a context variable has a value, and the value, as a container."""
 
     def __init__(self, variable: contextvars.ContextVar[Any]) -> None:
         self._variable = variable
 
     def __iter__(self) -> Iterator[Any]:
-        yield self._variable.get(None)
+        try:
+            value = self._variable.get()
+        except LookupError:
+            return iter([False])
+        return iter([True, value])
+
+
+class Local:
+    """The attributes that a `threading.local` has in the thread that asks, as a container."""
+
+    def __init__(self, item: threading.local) -> None:
+        self._item = item
+
+    def __iter__(self) -> Iterator[Any]:
+        attributes = vars(self._item)
+        return iter([len(attributes), *attributes, *attributes.values()])
 
 
 class ArrayBytes:
     """What a NumPy array is made of, as a container."""
 
     def __init__(self, array: np.ndarray) -> None:
-        self._array = array
+        self.array = array
 
     def __iter__(self) -> Iterator[Any]:
-        array = self._array
+        array = self.array
         yield from (array.tobytes(), str(array.dtype), *array.shape)
 
 

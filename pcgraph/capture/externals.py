@@ -102,6 +102,10 @@ class Externals:
             self._watched.setdefault(key, tensor.untyped_storage())
         return node
 
+    def memories(self) -> dict[int, torch.UntypedStorage]:
+        """The memories that the graph reads, by key."""
+        return self._watched
+
     def input_index(self, tensor: torch.Tensor) -> int | None:
         """Which of the call's tensor inputs a tensor stands for."""
         return self._inputs.get(id(tensor), (None, ""))[0]

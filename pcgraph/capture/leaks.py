@@ -6,13 +6,16 @@ import dataclasses
 import gc
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 from torch.utils._pytree import register_dataclass, tree_flatten
 
 from ..errors import CaptureError
+from .exposed import refused
 from .opened import Opened
 from .purity import HOOKS
 from .pystate import PythonState
@@ -43,6 +46,26 @@ def refuse_effects(state: PythonState) -> None:
             f"the model sets the state of torch's random numbers while it runs ({state.reseeded})",
             hint="seed before the call, or give the operation a torch.Generator of its own",
         )
+
+
+_byte_bounds: Any = getattr(np.lib, "array_utils", np).byte_bounds  # where NumPy 2 has it, and where 1 had
+
+
+def refuse_shared_arrays(state: PythonState, memories: Mapping[int, torch.UntypedStorage]) -> None:
+    """Raise if the run wrote to a NumPy array in the memory of a tensor that the graph reads.
+
+    Raises:
+        CaptureError: names the array.
+    """
+    for array, name in state.changed_arrays():
+        begin, end = _byte_bounds(array)
+        for storage in memories.values():
+            if (
+                storage.device.type == "cpu"
+                and begin < storage.data_ptr() + storage.nbytes()
+                and storage.data_ptr() < end
+            ):
+                raise refused(f"array {name}")
 
 
 def kept_tensors(recorder: Recorder, returned: list[Any]) -> list[tuple[torch.Tensor, fx.Node, bool]]:

@@ -23,6 +23,10 @@ _PROPERTIES = {
     "is_vulkan", "is_maia", "is_mtia", "is_hpu", "name", "names", "itemsize", "nbytes", "output_nr",
     "_backward_hooks", "_post_accumulate_grad_hooks", "retains_grad", "_base", "_has_symbolic_sizes_strides",
 }  # fmt: skip
+_ASKS = {"_is_view", "is_inference", "is_shared", "is_pinned"}
+_OF_NODES = {"grad_fn", "output_nr", "name"}
+_HISTORY = _OF_NODES | {"_base", "retains_grad", "_backward_hooks", "_post_accumulate_grad_hooks"}
+_UNSEEN = {"apply_", "map_", "map2_"}  # they change memory by calls of Python, of which torch tells nobody
 _FAST = (torch.nn.MultiheadAttention, torch.nn.TransformerEncoderLayer)
 _known: dict[Any, bool] = {}
 
@@ -53,9 +57,16 @@ def attribute_set(func: Any) -> str | None:
     return _attribute(func) if getattr(func, "__name__", "") in ("__set__", "__delete__") else None
 
 
-def asks_for_base(func: Any) -> bool:
-    """Whether a call asks if, or of what, a tensor is a view: what stands in for an input does not know."""
-    return func is torch.Tensor._is_view or (getattr(func, "__name__", "") == "__get__" and _attribute(func) == "_base")
+def asks_for_history(func: Any, tensor: Any) -> bool:
+    """Whether a call asks for what no signature says of a tensor, and what stands in for an input does not know.
+
+    Where it comes from (a view of what, made by which function), who hooked it, and which memory it lies in.
+    """
+    name = getattr(func, "__name__", "")
+    if name != "__get__":
+        return name in _ASKS
+    asked = _attribute(func)
+    return asked in _HISTORY and not (asked in _OF_NODES and tensor.is_leaf)  # a leaf has no function; that is known
 
 
 def flags(func: Any, args: Any, kwargs: Any) -> bool | None:
@@ -84,6 +95,10 @@ def refusal(func: Any, operands: list[torch.Tensor]) -> tuple[str, str] | None:
         )
     elif name == "__set__" and _attribute(func) == "data":
         return ("the model replaces a tensor's .data while it runs", "assign a new tensor instead")
+    elif name in _UNSEEN:
+        return (f"the model calls {name}(), which writes to memory behind torch's back", "use operations of torch")
+    elif name == "__dlpack__":
+        return ("the model hands a tensor's memory to another library (DLPack)", "do it before or after the call")
     elif name in ("set_", "resize_"):
         return (f"the model calls {name}() on a tensor", "make a new tensor instead")
     elif name == "_make_dual":

@@ -12,17 +12,13 @@ import builtins
 import collections
 import contextlib
 import contextvars
-import enum
 import functools
 import gc
-import logging
 import os
 import random
-import re
 import sys
 import threading
 import types
-import typing
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -32,25 +28,31 @@ import numpy as np
 import torch
 
 from .codes import global_names, imported_names, looks_into_functions
-from .containers import ArrayBytes, Cells, ClassDict, Defaults, Forward, Globals, Slots, Variable, without_tables
+from .containers import ArrayBytes, Cells, ClassDict, Defaults, Globals, Local, Slots, Variable, without_tables
+from .objects import (
+    BOUND,
+    behind,
+    hides_memory,
+    is_atom,
+    is_code,
+    is_plain,
+    is_users,
+    plain_elements,
+    plain_items,
+    same_atom,
+    slots_of,
+)
 from .purity import changes_settings, impure_call, impure_file, logs, reads_environment, reads_files, reseeds
 from .snapshots import Snapshots
 from .sources import is_internal
 
-_ATOMS = (
-    int, float, complex, str, bytes, bool, type(None), type(Ellipsis), type(NotImplemented), range, torch.dtype,
-    torch.device, torch.layout, torch.memory_format, torch.Size, enum.Enum, types.BuiltinFunctionType,
-    types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType, types.GetSetDescriptorType,
-    types.MemberDescriptorType, property, classmethod, staticmethod, re.Pattern, logging.Logger, torch.Generator,
-    torch._ops.OpOverload, torch._ops.OpOverloadPacket, slice, type(threading.Lock()), type(threading.RLock()),
-    np.generic, np.dtype, torch.finfo, torch.iinfo, types.CodeType,
-    types.UnionType, types.GenericAlias, typing.TypeVar, type(collections.namedtuple("_", "field").field),  # type: ignore[attr-defined]
-)  # fmt: skip
-_BOUND = (
-    types.BuiltinFunctionType, types.MethodWrapperType, staticmethod, classmethod, property
-)  # fmt: skip
-_EQUAL_ATOMS = (np.generic, int, float, complex, str, bytes, bool, torch.Size, slice, range, torch.device)
 _LIMIT = 200_000
+_REFERRED = (torch.nn.Module, weakref.WeakSet, weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
+_ABOUT_CLASSES = frozenset({
+    "__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__", "__slots__",
+    "__match_args__", "__dataclass_fields__", "__dataclass_params__", "__orig_bases__", "__abstractmethods__",
+    "__parameters__",
+})  # fmt: skip
 
 
 class PythonState:
@@ -60,17 +62,21 @@ class PythonState:
         self.reasons: list[str] = []
         self._seen: set[int] = set()
         self._keep: list[Any] = []
-        self._snapshots = Snapshots(_same_atom)
+        self._snapshots = Snapshots(same_atom)
         self._importing = 0
         self._modules: dict[types.ModuleType, set[str]] = {}
         self._types: set[type] = set()
         self.reseeded: str | None = None
         self.changed_settings: str | None = None
-        self._codes: set[types.CodeType] = set()  # that ran
+        # What ran: code in its namespace, by identity, since code that was made twice compares equal.
+        self._ran: dict[tuple[int, int], tuple[types.CodeType, Any]] = {}
         self._functions: list[tuple[types.CodeType, Any]] = []  # that were found, and what of them was remembered
         self._answers_from_memory = False
-        self._uncovered: dict[types.CodeType, str] = {}
-        self._covered: set[types.CodeType] = set()
+        self._uncovered: list[types.CodeType] = []
+        self._covered: set[int] = set()
+        self._weak: list[tuple[weakref.ref[Any], str]] = []
+        self._refers = False  # a module that is compared is read through a weak reference as well
+        self._forgotten = False
 
         for module in (torch, torch.nn.functional, builtins):
             scope = vars(module)
@@ -84,11 +90,26 @@ class PythonState:
     # -- comparing -----------------------------------------------------------------------------
     def unchanged(self) -> bool:
         """Whether everything that was read is still what it was."""
-        return self._snapshots.unchanged()
+        if not self._forgotten and self._snapshots.unchanged():
+            return True
+        if self._refers:  # the next run has to see which modules are still alive
+            self.forget()
+        return False
+
+    def forget(self) -> None:
+        """Let go of everything that was read; from now on, nothing is what it was."""
+        self._forgotten, self._snapshots = True, Snapshots(same_atom)
+        for held in (self._keep, self._ran, self._functions, self._methods, self._modules, self._weak, self._uncovered):
+            held.clear()
 
     def changes(self) -> list[str]:
         """Which containers differ from their snapshot, for people."""
         return self._snapshots.changes()
+
+    def changed_arrays(self) -> list[tuple[np.ndarray, str]]:
+        """NumPy arrays that are not what they were, with names."""
+        held = [(kept.array, name) for kept, name in self._snapshots.changed() if isinstance(kept, ArrayBytes)]
+        return [(array, name) for array, name in held if isinstance(array, np.ndarray)]
 
     def knows(self, item: Any) -> bool:
         """Whether an object was there to be read: it is the same at every call."""
@@ -100,9 +121,9 @@ class PythonState:
         stack = [(value, path)]
         while stack:
             item, name = stack.pop()
-            if isinstance(item, _BOUND):
-                item = _owner(item)
-            if (isinstance(item, _ATOMS) and not _carries(item)) or id(item) in self._seen:
+            if isinstance(item, BOUND):
+                item = behind(item)
+            if is_atom(item) or id(item) in self._seen:
                 continue
             if len(self._seen) > _LIMIT:
                 self._reason("the model reads more Python objects than can be compared")
@@ -114,21 +135,28 @@ class PythonState:
     def _open(self, item: Any, name: str) -> Iterable[tuple[Any, str]]:
         if isinstance(item, torch.Tensor):
             return [(vars(item), name)]  # somebody may put something there
-        if isinstance(item, _ATOMS):
+        if isinstance(item, np.void | np.ndarray):
+            return self._open_array(item, name)
+        if isinstance(item, int | float | complex | str | bytes):  # of a class of the user's
             return self._attributes(item, name)
         if isinstance(item, weakref.ref):
-            return [(item(), name)]
+            self._weak.append((item, name))  # of what it refers to, more is known when everything was walked
+            return []
         if isinstance(item, dict | types.MappingProxyType):
             self._snapshots.add(item, name)
-            keys = [(key, f"a key of {name}") for key in item if type(key) is not str]
-            inner = [(value, f"{name}[{key!r}]") for key, value in item.items()]
-            return [*self._attributes(item, name), *keys, *inner]
+            if isinstance(item, collections.defaultdict):
+                self._snapshots.add(Slots(item, ["default_factory"]), name)
+            factory = [(getattr(item, "default_factory", None), name)]
+            keys = [(key, f"a key of {name}") for key, _ in plain_items(item) if type(key) is not str]
+            inner = [(value, f"{name}[{key!r}]") for key, value in plain_items(item)]
+            return [*self._attributes(item, name), *factory, *keys, *inner]
         if isinstance(item, list | set | frozenset | collections.deque | tuple):
             if not isinstance(item, tuple | frozenset):
                 self._snapshots.add(item, name)
-            return [*self._attributes(item, name), *((value, f"{name}[{i}]") for i, value in enumerate(item))]
+            elements = ((value, f"{name}[{i}]") for i, value in enumerate(plain_elements(item)))
+            return [*self._attributes(item, name), *elements]
         if isinstance(item, types.FunctionType):
-            self._covered.add(item.__code__)
+            self._covered.add(id(item.__code__))
             if is_internal(item.__code__.co_filename):
                 return [(cell, name) for cell in Cells(item.__closure__ or ())]  # a decorator of torch's
             self._snapshots.add(defaults := Defaults(item), f"defaults of {item.__qualname__}")
@@ -144,14 +172,14 @@ class PythonState:
             # It answers from memory, out of sight. Once that is cleared, its function decides, though it never ran.
             self._answers_from_memory = True
             function = item.__wrapped__
-            if isinstance(function, types.FunctionType) and _is_users(function.__module__):
+            if isinstance(function, types.FunctionType) and is_users(function.__module__):
                 self._enter(function.__globals__, function.__code__)
             return [(vars(item), name)]
         if isinstance(item, types.MethodType):
             return [(item.__self__, name), (item.__func__, name)]
         if isinstance(item, functools.partial):
             self._snapshots.add(Slots(item, ["func", "args", "keywords"]), name)
-            return [(item.func, name), (item.args, name), (item.keywords, name)]
+            return [(item.func, name), (item.args, name), (item.keywords, name), (vars(item), name)]
         if isinstance(item, types.ModuleType):
             self._read_module(item, None, name)
             return []
@@ -160,13 +188,13 @@ class PythonState:
         return self._open_object(item, name)
 
     def _open_class(self, cls: type, name: str) -> Iterable[tuple[Any, str]]:
-        if not _is_users(cls.__module__):
+        if not is_users(cls.__module__):
             return []
         attributes = ClassDict(cls)
         self._snapshots.add(attributes, f"class {cls.__qualname__}")
-        self._methods += [v for v in vars(cls).values() if _is_plain(v)]
-        own = [(k, v) for k, v in vars(cls).items() if isinstance(v, types.FunctionType) or not k.startswith("__")]
-        plain = [(v, f"{name}.{k}") for k, v in own if not _is_plain(v)]
+        self._methods += [v for v in vars(cls).values() if is_plain(v)]
+        own = [(k, v) for k, v in vars(cls).items() if isinstance(v, types.FunctionType) or k not in _ABOUT_CLASSES]
+        plain = [(v, f"{name}.{k}") for k, v in own if not is_plain(v)]
         return [*plain, *((base, base.__qualname__) for base in cls.__bases__)]
 
     def _open_object(self, item: Any, name: str) -> Iterable[tuple[Any, str]]:
@@ -176,25 +204,24 @@ class PythonState:
             self._reason(f"{name} is a random number generator")
             return []
         if isinstance(item, contextvars.ContextVar):
-            self._snapshots.add(Variable(item), name)
-            return [(item.get(None), name)]
+            self._snapshots.add(variable := Variable(item), name)
+            return [(value, name) for value in variable]
+        if isinstance(item, threading.local):
+            self._snapshots.add(local := Local(item), name)
+            return [(value, name) for value in local]
         if isinstance(item, contextlib._GeneratorContextManagerBase):  # a decorator: what it decorates with
             return [(item.func, name), (item.args, name), (item.kwds, name)]
-        if isinstance(item, np.ndarray) and item.dtype != object:
-            self._snapshots.add(ArrayBytes(item), name)
-            return []
         self._snapshots.add_type(item)
         attributes = getattr(item, "__dict__", None)
-        slots = [s for c in type(item).__mro__ for s in _as_tuple(c.__dict__.get("__slots__", ()))]
+        slots = slots_of(type(item))
         inner: list[tuple[Any, str]] = []
-        if isinstance(item, torch.nn.Module) and type(item) not in self._types:
-            self._types.add(type(item))
-            self._snapshots.add(Forward(type(item)), f"{type(item).__qualname__}.forward")
+        if isinstance(item, torch.nn.Module):
+            self._open_module_class(type(item))
+        elif is_users(type(item).__module__) and hides_memory(type(item)):
+            self._cannot_compare(item, name)
         if slots:
-            named = [slot for slot in slots if slot not in ("__weakref__", "__dict__")]
-            named = [_mangled(type(item), slot) for slot in named]
-            inner += [(getattr(item, slot, None), f"{name}.{slot}") for slot in named]
-            self._snapshots.add(Slots(item, named), name)
+            inner += [(getattr(item, slot, None), f"{name}.{slot}") for slot in slots]
+            self._snapshots.add(Slots(item, slots), name)
         if isinstance(attributes, dict):
             self._snapshots.add(attributes, name)
             inner += [(v, f"{name}.{key}" if name else key) for key, v in without_tables(attributes)]
@@ -202,19 +229,35 @@ class PythonState:
             return [(type(item), type(item).__qualname__), *inner]
         if callable(item) and getattr(type(item), "__module__", "").startswith(("torch", "numpy")):
             return []  # ufuncs, torch builtins
-        self._reason(f"{name} is a {type(item).__module__}.{type(item).__qualname__}, whose state cannot be compared")
+        self._cannot_compare(item, name)
         return []
+
+    def _open_module_class(self, cls: type) -> None:
+        """Torch's classes among a module's: somebody may patch a method, or put an attribute there."""
+        for part in cls.__mro__:
+            if part not in self._types and part is not object and not is_users(part.__module__):
+                self._types.add(part)
+                self._snapshots.add(ClassDict(part), f"class {part.__qualname__}")
+
+    def _open_array(self, array: Any, name: str) -> Iterable[tuple[Any, str]]:
+        if array.dtype.hasobject:
+            self._cannot_compare(array, name)
+        else:
+            self._snapshots.add(ArrayBytes(array), name)
+        return [(getattr(array, "__dict__", None), name)]
+
+    def _cannot_compare(self, item: Any, name: str) -> None:
+        self._reason(f"{name} is a {type(item).__module__}.{type(item).__qualname__}, whose state cannot be compared")
 
     def _attributes(self, item: Any, name: str) -> Iterable[tuple[Any, str]]:
         """Attributes that a subclass of a builtin type carries, and the class."""
         cls = type(item)
-        if cls.__module__ in ("builtins", "collections") or not _is_users(cls.__module__):
+        if cls.__module__ in ("builtins", "collections") or not is_users(cls.__module__):
             return []
-        slots = [slot for c in cls.__mro__ for slot in _as_tuple(c.__dict__.get("__slots__", ()))]
-        named = [_mangled(cls, slot) for slot in slots if slot not in ("__weakref__", "__dict__")]
-        if named:
-            self._snapshots.add(Slots(item, named), name)
-        inner = [(getattr(item, slot, None), f"{name}.{slot}") for slot in named]
+        slots = slots_of(cls)
+        if slots:
+            self._snapshots.add(Slots(item, slots), name)
+        inner = [(getattr(item, slot, None), f"{name}.{slot}") for slot in slots]
         return [(getattr(item, "__dict__", None), name), (cls, cls.__qualname__), *inner]
 
     def _reason(self, text: str) -> None:
@@ -243,9 +286,10 @@ class PythonState:
         if self._importing:
             return  # what runs at import runs once, whoever triggers it
         if event == "call":
-            if code not in self._codes and not logs(frame):
-                self._codes.add(code)
-                self._enter(frame.f_globals, code)
+            scope = frame.f_globals
+            if (id(code), id(scope)) not in self._ran and not logs(frame):
+                self._ran[id(code), id(scope)] = code, scope
+                self._enter(scope, code)
         elif event == "c_call" and isinstance(getattr(arg, "__self__", None), contextvars.ContextVar):
             self.read(arg.__self__, f"context variable {arg.__self__.name}")
         elif event == "c_call" and reads_files(code.co_filename, arg):
@@ -282,18 +326,18 @@ class PythonState:
             else:
                 self.read(value, name)
         if any(name != "__class__" for name in code.co_freevars):
-            self._uncovered[code] = f"{code.co_filename}:{code.co_firstlineno}"
+            self._uncovered.append(code)
 
     def _read_module(self, module: types.ModuleType, names: set[str] | None, path: str) -> None:
         """Snapshot a module: its data, and what is called by one of these names; None stands for any name."""
         numpy = module.__name__ == "numpy" and names is not None and "random" in names
         if numpy or module.__name__.startswith("numpy.random"):
             self._reason("uses numpy.random")
-        if not _is_users(module.__name__):
+        if not is_users(module.__name__):
             return
         scope = vars(module)
         every = names is None or "getattr" in names  # by a name that is made up at run time
-        wanted = {n for n, value in scope.items() if not n.startswith("__") and (every or not _is_code(value))}
+        wanted = {n for n, value in scope.items() if not n.startswith("__") and (every or not is_code(value))}
         known = self._modules.setdefault(module, set())
         wanted = (wanted | (names or set())) - known
         if not wanted:
@@ -309,82 +353,37 @@ class PythonState:
 
     def _close(self) -> None:
         """Find what is known of functions only now that they ran: code, imports, closures that were not walked."""
+        ran = {id(code): code for code, _ in self._ran.values()}
+        for reference, name in self._weak:
+            self._refer(reference(), name)
         for method in self._methods:
-            if method.__code__ in self._codes:  # an editor's reload exchanges the code
+            if id(method.__code__) in ran:  # an editor's reload exchanges the code
                 self._snapshots.add(Defaults(method), f"code of {method.__qualname__}")
-        for code in self._codes:
+        for code in ran.values():
             for name in () if is_internal(code.co_filename) else imported_names(code):
                 if name in sys.modules:
                     self._read_module(sys.modules[name], set(code.co_names), name)
-        inner = {c for code in self._codes for c in code.co_consts if isinstance(c, types.CodeType)}
-        missing = [code for code in self._uncovered if code not in self._covered and code not in inner]
+        inner = {id(c) for code in ran.values() for c in code.co_consts if isinstance(c, types.CodeType)}
+        missing = [code for code in self._uncovered if id(code) not in self._covered and id(code) not in inner]
         if missing:
             self._read_functions(missing)
-        if not (self._answers_from_memory or any(looks_into_functions(code) for code in self._codes)):
-            self._snapshots.leave_out(part for code, part in self._functions if code not in self._codes)
+        if not (self._answers_from_memory or any(map(looks_into_functions, ran.values()))):
+            self._snapshots.leave_out(part for code, part in self._functions if id(code) not in ran)
+
+    def _refer(self, item: Any, name: str) -> None:
+        """Something that is read through a weak reference: whoever compares it keeps it alive."""
+        if isinstance(item, torch.Tensor | type | types.FunctionType | types.ModuleType):
+            self.read(item, name)
+        elif isinstance(item, _REFERRED) and id(item) in self._seen:
+            self._refers = True
+        elif item is not None:
+            self._reason(f"{name} is a weak reference to a {type(item).__qualname__}")
 
     def _read_functions(self, missing: list[types.CodeType]) -> None:
-        found: dict[types.CodeType, list[types.FunctionType]] = {code: [] for code in missing}
+        found: dict[int, list[types.FunctionType]] = {id(code): [] for code in missing}
         for holder in gc.get_referrers(*missing):
-            if isinstance(holder, types.FunctionType) and holder.__code__ in found:
-                found[holder.__code__].append(holder)
+            if isinstance(holder, types.FunctionType) and id(holder.__code__) in found:
+                found[id(holder.__code__)].append(holder)
         for functions in found.values():
             for function in functions:
                 self.read(function, function.__qualname__)
-
-
-def _same_atom(a: Any, b: Any) -> bool:
-    """Equal values of one immutable type; 0.0 and -0.0 are not."""
-    if type(a) is not type(b) or not isinstance(a, _EQUAL_ATOMS):
-        return False
-    return repr(a) == repr(b) if isinstance(a, float | complex) else a == b
-
-
-def _carries(item: Any) -> bool:
-    """Whether a number or a text is of a class of its own, and may hold more than its value."""
-    cls = type(item)
-    if cls in _PLAIN or not issubclass(cls, int | float | complex | str | bytes):
-        return False
-    return not issubclass(cls, enum.Enum | np.generic) and _is_users(cls.__module__)
-
-
-_PLAIN = frozenset({int, float, complex, str, bytes, bool})
-
-
-def _is_users(module: str) -> bool:
-    """Whether a module is the user's (or a third party's), by name; what has no file is a notebook or a shell."""
-    if module.split(".")[0] in ("torch", "numpy", "pcgraph", "builtins", *sys.builtin_module_names):
-        return False
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return file is None or not (is_internal(file) or impure_file(file) is not None)
-
-
-def _is_code(value: Any) -> bool:
-    return isinstance(value, types.ModuleType | types.FunctionType | types.BuiltinFunctionType | type)
-
-
-def _is_plain(value: Any) -> bool:
-    """A function without state of its own."""
-    function = isinstance(value, types.FunctionType)
-    return function and not (value.__defaults__ or value.__kwdefaults__ or value.__closure__ or vars(value))
-
-
-def _owner(item: Any) -> Any:
-    """What a bound or wrapped function holds: ``d.get`` a dict, a static method or a property its function."""
-    if isinstance(item, property):
-        return (item.fget, item.fset)
-    if isinstance(item, staticmethod | classmethod):
-        return item.__func__
-    return None if isinstance(item.__self__, types.ModuleType | type) else item.__self__
-
-
-def _mangled(cls: type, slot: str) -> str:
-    """The attribute's name of a private slot."""
-    if not slot.startswith("__") or slot.endswith("__"):
-        return slot
-    owners = [c for c in cls.__mro__ if slot in _as_tuple(c.__dict__.get("__slots__", ()))]
-    return f"_{owners[0].__name__.lstrip('_')}{slot}"
-
-
-def _as_tuple(slots: Any) -> tuple[str, ...]:
-    return (slots,) if isinstance(slots, str) else tuple(slots)

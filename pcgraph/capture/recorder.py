@@ -27,9 +27,10 @@ from torch.utils.hooks import BackwardHook
 from ..errors import CaptureError
 from .arguments import collect, to_fx
 from .casts import autocast_device, casts, sequence_number
+from .exposed import HANDS_OUT
 from .externals import Externals
 from .metadata import (
-    asks_for_base,
+    asks_for_history,
     attribute_set,
     flags,
     is_metadata,
@@ -96,7 +97,8 @@ class Recorder(TorchFunctionMode):
         if self.observer.inside:
             return func(*args, **kwargs)
         if is_metadata(func) and not (func is torch.Tensor.type and (len(args) > 1 or kwargs)):
-            if asks_for_base(func):
+            self.tape.notice(args)
+            if args and asks_for_history(func, args[0]):
                 args = (self._asked(args[0]), *args[1:])
             self.observer.inside = True
             try:
@@ -132,13 +134,13 @@ class Recorder(TorchFunctionMode):
         collect(args, operands)
         collect(kwargs, operands)
         aten = isinstance(func, torch._ops.OpOverload)
+        message = refusal(func, operands)
+        if message is not None:
+            raise CaptureError(message[0], where=self.tape.where(), hint=message[1])
         if not aten and self._is_open(func, args, kwargs, operands):
             return self._run_open(func, args, kwargs)
         if torch._C._len_torch_dispatch_stack() != self._dispatch_modes:
             refuse_dispatch_modes(self.observer, self.tape.where())
-        message = refusal(func, operands)
-        if message is not None:
-            raise CaptureError(message[0], where=self.tape.where(), hint=message[1])
         tape, seen, name = self.tape, self.observer, call_name(func)
         seen.inside = True
         try:
@@ -157,6 +159,10 @@ class Recorder(TorchFunctionMode):
             seen.inside = False
         if name == "grad":
             tape.look("a tensor's .grad is read")
+        if name in HANDS_OUT and operands:
+            tape.exposed.add(operands[0])
+        elif tape.exposed:
+            tape.exposed.written(seen.writes | seen.hidden_writes)
         results = tensors_in(result) if not isinstance(result, torch.Tensor) else [result]
         written = self._written(operands, kwargs) if seen.writes or seen.hidden_writes else None
         self.wrote = self.wrote or bool(seen.writes)
@@ -211,10 +217,10 @@ class Recorder(TorchFunctionMode):
 
     def _asked(self, tensor: torch.Tensor) -> torch.Tensor:
         """The caller's own tensor behind an input, of which something is asked that no signature says."""
-        index = self.externals.input_index(tensor)
+        index = self.externals.input_index(tensor) if isinstance(tensor, torch.Tensor) else None
         if index is None:
             return tensor
-        self.tape.look("the model asks whether an input is a view")
+        self.tape.look("the model asks where an input comes from, who hooked it, or where it lies")
         return self.externals.callers[index]
 
     def _hold(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -340,6 +346,7 @@ class Recorder(TorchFunctionMode):
                 self._dispatch_modes = torch._C._len_torch_dispatch_stack()
                 yield
             self.tape.settle()
+            self.tape.exposed.check(self.externals.memories().keys(), "between two calls of torch")
         except RuntimeError as error:
             if self.observer.refused is not None:  # TorchScript's interpreter puts its own in place of ours
                 raise self.observer.refused from error

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .containers import Cells, ClassDict, Counted, Defaults, Forward, Globals, Items, Type
+from .containers import Cells, ClassDict, Counted, Defaults, Elements, Globals, Items, Type
 from .identity import addresses
 from .words import Words
 
@@ -26,12 +26,11 @@ Same = Callable[[Any, Any], bool]
 
 @dataclass(slots=True)
 class _Snapshot:
-    """A container by name, and the number and the elements that it had."""
+    """A container by name, and the elements that it had."""
 
     name: str
     container: Any
     view: Iterable[Any]
-    size: int
     elements: list[Any]
 
 
@@ -57,10 +56,12 @@ class Snapshots:
 
     def add(self, container: Any, name: str) -> None:
         """Remember the elements of a container: a builtin one, or one of `containers`."""
-        mapping = isinstance(container, dict | types.MappingProxyType)
-        view: Iterable[Any] = Items(container) if mapping else container
-        size = len(container) if isinstance(container, _RESIZABLE) else 0
-        self._all.append(_Snapshot(name, container, view, size, list(view)))
+        view: Iterable[Any] = container
+        if isinstance(container, dict | types.MappingProxyType):
+            view = Items(container)
+        elif isinstance(container, _RESIZABLE) and type(container) not in _RESIZABLE:
+            view = Elements(container)
+        self._all.append(_Snapshot(name, container, view, list(view)))
         self._arranged = False
 
     def add_type(self, item: Any) -> None:
@@ -103,13 +104,17 @@ class Snapshots:
             if told and not (snapshot.elements and _only_counts(words)):
                 continue
             counted = not told and isinstance(container, _RESIZABLE)
-            self._loose.append(Counted(container, snapshot.view) if counted else snapshot.view)
-            self._elements += [snapshot.size, *snapshot.elements] if counted else snapshot.elements
+            self._loose.append(Counted(snapshot.view) if counted else snapshot.view)
+            self._elements += [len(snapshot.elements), *snapshot.elements] if counted else snapshot.elements
         self._arranged = True
 
     def changes(self) -> list[str]:
-        """Which containers differ from their snapshot, for people."""
-        return [snapshot.name for snapshot in self._counting() if not self._as_it_was(snapshot)]
+        """The names of containers that differ from their snapshot."""
+        return [name for _, name in self.changed()]
+
+    def changed(self) -> list[tuple[Any, str]]:
+        """Which containers differ from their snapshot, with names."""
+        return [(kept.container, kept.name) for kept in self._counting() if not self._as_it_was(kept)]
 
     def _same_told(self, words: Any) -> bool:
         """Look into what was written to."""
@@ -144,9 +149,6 @@ def _words_of(container: Any) -> list[tuple[Any, str]]:
         return [(cell, "contents") for cell in container.cells]
     if isinstance(container, ClassDict):
         return [(container.cls, "__mro__"), (_written(vars(container.cls)), "writes")]
-    if isinstance(container, Forward):
-        heirs = [(cls, _written(vars(cls))) for cls in container.cls.__mro__ if cls is not object]
-        return [word for cls, written in heirs for word in ((cls, "__mro__"), (written, "writes"))]
     if isinstance(container, _RESIZABLE) and (not container or not isinstance(container, dict)):
         return [(container, next(kind.__name__ for kind in _RESIZABLE if isinstance(container, kind)))]
     written = _written(container)

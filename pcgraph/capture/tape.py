@@ -14,6 +14,7 @@ from ..errors import CaptureError
 from ..graph.vertex import TensorSpec
 from .arguments import position, replaced
 from .casts import Cast
+from .exposed import Exposed
 from .externals import Externals
 from .mutation import Flattened, Geometry, InPlace
 from .observer import Observer, storage_key
@@ -71,6 +72,8 @@ class Tape:
             that can be asked again.
         woken: leaves that the model made for itself.
         changed: tensors from outside into which values that need a gradient were written, by node.
+        exposed: memory that others than torch may write to.
+        noticed: tensors of which Python read metadata, and no call their values so far.
     """
 
     def __init__(self, graph: fx.Graph, externals: Externals, observer: Observer) -> None:
@@ -80,6 +83,8 @@ class Tape:
         self.looks: list[tuple[str, Question | None]] = []
         self.woken: list[torch.Tensor] = []
         self.changed: dict[str, torch.Tensor] = {}
+        self.exposed = Exposed()
+        self.noticed: dict[int, torch.Tensor] = {}
         self._seen = observer
         self._frozen: dict[int, tuple[Value, Value]] = {}
         self._casts: dict[Any, fx.Node] = {}
@@ -89,6 +94,12 @@ class Tape:
     def look(self, what: str, question: Question | None = None) -> None:
         """Note that Python read a value."""
         self.looks.append((f"{what} ({self.where()})", question))
+
+    def notice(self, args: Any) -> None:
+        """Note that Python read the metadata of these."""
+        for item in args:
+            if isinstance(item, torch.Tensor) and not self.values.knows(item):
+                self.noticed[id(item)] = item
 
     def read(self, what: str, call: Call) -> None:
         """Note that a call returned no tensor, but something made of tensors; of constants it always is the same."""
@@ -117,6 +128,8 @@ class Tape:
     def node(self, tensor: torch.Tensor, reader: str) -> fx.Node:
         """The node of the value that a tensor object holds now; a tensor from outside is admitted."""
         self.settle()
+        if self.exposed:
+            self.exposed.check((storage_key(tensor),), self.where())
         if not self.values.knows(tensor) and not self._same_value(tensor):
             node = self.externals.admit(tensor, self.graph, f"{reader} at {self.where()}")
             self.values.bind(tensor, Value(node, None))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import contextvars
+import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from pcgraph.capture import words
-from pcgraph.capture.containers import Cells, ClassDict, Defaults, Forward, Globals, Slots, Type, Variable
+from pcgraph.capture.containers import Cells, ClassDict, Defaults, Globals, Local, Slots, Type, Variable
 from pcgraph.capture.snapshots import Snapshots
 
 
@@ -23,6 +24,19 @@ def same(a: Any, b: Any) -> bool:
 
 class Slotted:
     __slots__ = ("x",)
+
+
+class Hiding(list[int]):
+    def __iter__(self) -> Iterator[int]:
+        return iter(())
+
+
+class Closed(dict[str, int]):
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def values(self) -> Any:
+        return []
 
 
 class Net(nn.Module):
@@ -73,10 +87,11 @@ def cases() -> dict[str, tuple[Any, Callable[[], Any]]]:
 
     less, changed = types.SimpleNamespace(a=1), Net()
     cls = type("Own", (Net,), {"forward": Net.forward})
-    base = type("Base", (Net,), {"forward": Net.forward})
-    heir, adopted = type("Heir", (base,), {}), type("Adopted", (Net,), {})
+    adopted = type("Adopted", (Net,), {})
     other = type("Other", (Net,), {"size": 1})
     variable = contextvars.ContextVar("variable", default=1)
+    unset, local = contextvars.ContextVar[None]("unset"), threading.local()
+    local.a = 1
     frozen = types.MappingProxyType(behind := {"a": 1})
     return {
         "value": (named, lambda: named.update(a=5)),
@@ -92,9 +107,8 @@ def cases() -> dict[str, tuple[Any, Callable[[], Any]]]:
         "deleted global": (Globals(gone := dict(scope), ("f",)), lambda: gone.pop("f")),
         "closure": (Cells(read.__closure__), lambda: write(2)),
         "default": (Defaults(function), lambda: setattr(function, "__defaults__", (2,))),
-        "forward": (Forward(cls), lambda: setattr(cls, "forward", lambda self, x: -x)),
-        "inherited forward": (Forward(heir), lambda: setattr(base, "forward", lambda self, x: -x)),
-        "other bases": (Forward(adopted), lambda: setattr(adopted, "__bases__", (Turned,))),
+        "forward": (ClassDict(cls), lambda: setattr(cls, "forward", lambda self, x: -x)),
+        "other bases": (ClassDict(adopted), lambda: setattr(adopted, "__bases__", (Turned,))),
         "class": (ClassDict(other), lambda: setattr(other, "size", 2)),
         "attribute deleted": (vars(less), lambda: delattr(less, "a")),
         "another class": (Type(changed), lambda: setattr(changed, "__class__", Other)),
@@ -105,6 +119,10 @@ def cases() -> dict[str, tuple[Any, Callable[[], Any]]]:
         "empty set": (nothing := set[int](), lambda: nothing.add(1)),
         "empty deque": (line := collections.deque[int](), lambda: line.append(1)),
         "context": (Variable(variable), lambda: variable.set(2)),
+        "variable set to None": (Variable(unset), lambda: unset.set(None)),
+        "attribute of this thread": (Local(local), lambda: setattr(local, "a", 2)),
+        "hidden by its class": (hiding := Hiding([1]), lambda: hiding.__setitem__(0, 2)),
+        "hidden key": (closed := Closed(a=1), lambda: closed.update(a=2)),
         "proxy": (frozen, lambda: behind.update(a=2)),
     }
 
