@@ -24,7 +24,7 @@ from .dynamics import ZIL
 from .errors import CaptureError, PCGraphError
 from .graph import PCGraph
 from .graph.keys import Keys
-from .runtime import Binding, Compiled, Held, PCNetwork, capturing, hooks_off, network_of
+from .runtime import Binding, Compiled, Held, PCNetwork, capturing, checkpointed, hooks_off, network_of
 from .schedule import schedule
 
 _MAX_PROGRAMS = 256
@@ -117,7 +117,12 @@ class _Capture:
 
     def holds(self, inputs: Sequence[torch.Tensor]) -> bool:
         """Whether the guards hold."""
-        return not any(map(self.captured.holds, inputs)) and self.captured.guards.hold(inputs)
+        if any(map(self.captured.holds, inputs)):
+            return False
+        if self.asks and checkpointed():  # what is evaluated for a question is none of a checkpoint's
+            with hooks_off():
+                return self.captured.guards.hold(inputs)
+        return self.captured.guards.hold(inputs)
 
 
 def _front(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], network: PCNetwork) -> _Capture:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.nn.utils import parametrize
 from torch.overrides import _get_current_function_mode_stack
 
 from .pystate import PythonState
@@ -42,7 +43,7 @@ _SETTINGS, _CASTS = _read_settings(), _read_casts()
 def torch_state() -> list[Any]:
     """The global settings of torch that decide which operations a model runs."""
     state = [read() for read in _SETTINGS]
-    state.append(hooks_around())
+    state += [hooks_around(), parametrize._cache_enabled]
     if torch._C._is_any_autocast_enabled():
         state += [read() for read in _CASTS]
     if torch._C._len_torch_function_stack():

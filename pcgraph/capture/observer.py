@@ -15,6 +15,16 @@ from .sources import user_source
 _HIDDEN_WRITES = {"native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"}
 
 
+# Nor do these say that the shapes of their results depend on data: how many entries a sparse tensor has, say.
+_SIZED_BY_DATA = frozenset(
+    f"aten::{name}"
+    for name in (
+        "values", "_values", "indices", "_indices", "crow_indices", "ccol_indices", "row_indices", "col_indices",
+        "_pack_padded_sequence",
+    )
+)  # fmt: skip
+
+
 def _by_position(func: Any, args: Any) -> bool:
     """Whether a call is an indexing by integers, whose result has the shape of the indices."""
     if func.overloadpacket is not torch.ops.aten.index:
@@ -105,6 +115,8 @@ class Observer(TorchDispatchMode):
                 self._before_reshaping(args[0])
                 self.view_changed = True
         schema = func._schema
+        if schema.name in _SIZED_BY_DATA:
+            self.dynamic = True
         if schema.is_mutable:
             self._note_writes(schema, args, kwargs)
         elif schema.name.removeprefix("aten::") in _HIDDEN_WRITES and args[5]:

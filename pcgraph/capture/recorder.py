@@ -155,6 +155,9 @@ class Recorder(TorchFunctionMode):
             if aten:
                 seen.note(func, args, kwargs)
             result = func(*args, **kwargs)
+        except Exception as error:
+            tape.look(f"{name}() raises a {type(error).__name__}, which the model may catch")
+            raise
         finally:
             seen.inside = False
         if name == "grad":
@@ -369,9 +372,19 @@ def _split(tensor: torch.Tensor, places: Any = None, *args: Any, **kwargs: Any) 
     return torch.tensor_split(tensor, places.tolist(), *args, **kwargs)
 
 
-_REWRITTEN: dict[Any, Callable[..., Any]] = {torch.tensor_split: _split, torch.Tensor.tensor_split: _split}
+def _pack(_: torch.Tensor, lengths: torch.Tensor, *args: Any) -> Any:
+    """Packing reads the lengths: they decide on the shapes of what it returns."""
+    lengths.tolist()
+    return NotImplemented
+
+
+_REWRITTEN: dict[Any, Callable[..., Any]] = {
+    torch.tensor_split: _split,
+    torch.Tensor.tensor_split: _split,
+    torch._VF._pack_padded_sequence: _pack,
+}
 _COMPUTED = {"real", "imag", "data"}  # attributes that are set by a call that is recorded, or refused
-_DYNAMIC_INSIDE = {"ctc_loss"}  # what depends on data in their shapes never leaves them
+_DYNAMIC_INSIDE = {"ctc_loss", "_pack_padded_sequence"}  # what depends on data never leaves them, or is read before
 _ASKS_FOR_GRADIENT = {torch.Tensor.register_hook, torch.Tensor.retain_grad}
 _APPLY_ON_TENSORS = BackwardHook._apply_on_tensors
 _FUNCTION_APPLY = torch._C._FunctionBase.__dict__["apply"]

@@ -78,8 +78,11 @@ class Values:
     def twin(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """A known object of the very value that an unknown object shows: same memory, same place, not written since.
 
-        Autograd makes such objects of what it has saved. One with the same gradient function comes first.
+        Autograd makes such objects of what it has saved. One with the same gradient function comes first. A leaf that
+        learns is no such object: two in one memory (weights tied by ``.data``) have a gradient each.
         """
+        if tensor.requires_grad and tensor.is_leaf:
+            return None
         key = storage_key(tensor) if tensor.layout is torch.strided else None
         found = None
         for known in reversed(self._seeing.get(key, ()) if key is not None else ()):

@@ -31,6 +31,8 @@ def choose(economy: Economy) -> Rematerialisation:
     """The choice that holds least memory among those that cost little enough time."""
     best = Rematerialisation(economy.prediction, frozenset(economy.prediction.maker))
     lowest, allowed = economy.default.peak, TIME * economy.seconds
+    if not lowest:
+        return best  # nothing is kept
     market = Market(economy, Offers(economy))
     tried: set[tuple[frozenset[str], tuple[int, ...]]] = set()
     for steps in STEPS:

@@ -1,10 +1,20 @@
 """Runtime: programs in the hands of the user. Knows nothing of how a model is captured."""
 
 from .binding import Binding
-from .checkpoints import hooks_off
+from .checkpoints import checkpointed, hooks_off
 from .compiled import Compiled
 from .held import Held
 from .inference import Inferred
 from .network import PCNetwork, capturing, network_of
 
-__all__ = ["Binding", "Compiled", "Held", "Inferred", "PCNetwork", "capturing", "hooks_off", "network_of"]
+__all__ = [
+    "Binding",
+    "Compiled",
+    "Held",
+    "Inferred",
+    "PCNetwork",
+    "capturing",
+    "checkpointed",
+    "hooks_off",
+    "network_of",
+]
