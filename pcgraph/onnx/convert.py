@@ -12,7 +12,7 @@ from .dtypes import TORCH
 from .importer import Importer
 from .job import Job, Quantized
 from .limits import Limits
-from .load import Loaded, load
+from .load import OLDEST, Loaded, load
 from .module import Input, OnnxModule, Provenance
 from .roles import Trainable
 from .untie import Untie, Untier
@@ -33,7 +33,7 @@ def convert(
     """See `pcgraph.from_onnx`."""
     loaded = load(source, limits, input_shapes, _known)
     opsets = {"" if domain == "ai.onnx" else domain: version for domain, version in loaded.model.opset_imports.items()}
-    job = Job(loaded.file, opsets, limits, trainable, Untier(untie), quantized, bool(input_shapes))
+    job = Job(loaded.file, opsets, limits, trainable, Untier(untie), quantized, loaded.opset, bool(input_shapes))
     importer = Importer(job)
     graph = loaded.model.graph
     inputs = []
@@ -71,7 +71,7 @@ def _finished(importer: Importer, loaded: Loaded, source: Any, inputs: tuple[Inp
     tensors = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
     origins = {name: known for name, known in importer.leaves.origins.items() if name in tensors}
     names = tuple(value.name or "" for value in loaded.model.graph.outputs)
-    module.provenance = Provenance(loaded.file, origin, inputs, names, origins, loaded.converted)
+    module.provenance = Provenance(loaded.file, origin, inputs, names, origins, loaded.opset < OLDEST)
     return module.eval()  # type: ignore[no-any-return]
 
 

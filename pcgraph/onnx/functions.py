@@ -101,6 +101,7 @@ def expand_schema_functions(model: ir.Model, known: Callable[..., bool], limits:
     for function in model.functions.values():  # bodies are written for the opset they were asked for
         function.opset_imports.update({"": version})
     common.InlinePass()(model)
+    common.RemoveUnusedNodesPass()(model)
     for i in range(found):
         model.opset_imports.pop(f"{_PREFIX}{i}", None)
     return True
@@ -133,6 +134,7 @@ def _schema_function(node: ir.Node, version: int) -> ir.Function | None:
     else:
         return None
     _fill_defaults(proto, schema, node)
+    _align_outputs(proto, len(node.outputs))
     return ir.serde.deserialize_function(proto)
 
 
@@ -146,6 +148,16 @@ def _fill_defaults(proto: Any, schema: Any, node: ir.Node) -> None:
             proto.attribute_proto.add().CopyFrom(default)
             if name in proto.attribute:
                 proto.attribute.remove(name)
+
+
+def _align_outputs(proto: Any, count: int) -> None:
+    """As many outputs as the call has; one that the body does not make, since the call leaves it out, is a constant."""
+    del proto.output[count:]
+    made = {out for node in proto.node for out in node.output} | set(proto.input)
+    for name in proto.output:
+        if name not in made:
+            node = proto.node.add(op_type="Constant", output=[name])
+            node.attribute.add(name="value_int", i=0, type=2)
 
 
 def _type_of(value: ir.Value | None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ class Importer:
         self.arithmetic = Arithmetic(self.graph)
         self.values: dict[ir.Value, Value] = {}
         self.captured: list[Value] = []  # values of outer graphs, in the order of their placeholders here
+        self.arguments: set[str] = set()
         self.done: set[ir.Node] = set()  # nodes that a module has taken in
 
     # -- graphs ------------------------------------------------------------------------------------------------
@@ -65,9 +67,14 @@ class Importer:
 
     def placeholder(self, name: str) -> fx.Node:
         """One more argument of forward."""
+        self.arguments.add(argument := self._unused(variable(name)))
         last = next((node for node in reversed(self.graph.nodes) if node.op == "placeholder"), self.graph._root)
         with self.graph.inserting_after(last):
-            return self.graph.create_node("placeholder", variable(name), name=variable(name))
+            return self.graph.create_node("placeholder", argument, name=argument)
+
+    def _unused(self, name: str) -> str:
+        """This name of an argument, or it with a number behind."""
+        return next(c for k in itertools.count() if (c := f"{name}_{k}" if k else name) not in self.arguments)
 
     def value(self, value: ir.Value) -> Value:
         """What a value of the file is here; one of an outer graph becomes an argument."""
@@ -120,7 +127,7 @@ class Importer:
         if domain == "" and node.op_type in control.OPERATORS:
             control.build(self, node)
             return
-        row = operators.find(domain, node.op_type, self.job.version(domain))
+        row = operators.find(domain, node.op_type, self.job.version_of(node.op_type, domain))
         if row is None:
             raise self.refusal(
                 node,
@@ -167,6 +174,8 @@ class Importer:
             out = node.outputs[0]
             use = Use(out.name or "", 0)
             return self.job.untier.copied(first, out.name or "identity", len(out.uses()) > 1, use)
+        if op == "Identity" and first is not None:
+            return first
         if op == "Transpose" and isinstance(first, Leaf) and first.trainable:
             order = attributes.get("perm") or range(len(first.shape))[::-1]
             return first.then(Permute(tuple(order)))

@@ -31,6 +31,7 @@ class Job:
         trainable: which weights learn.
         untier: which weights are copied.
         quantized: what to do with quantised files.
+        original: opset version of ``ai.onnx`` before the file was converted.
         pinned: whether shapes in the file may be relied on, because the caller promised them.
     """
 
@@ -40,6 +41,7 @@ class Job:
     trainable: Trainable
     untier: Untier
     quantized: Quantized
+    original: int
     pinned: bool
     folder: Folder = field(init=False)
     started: float = field(default_factory=time.monotonic)
@@ -50,6 +52,10 @@ class Job:
     def version(self, domain: str) -> int:
         """The opset version of a domain."""
         return self.opsets.get(domain, 1)
+
+    def version_of(self, operator: str, domain: str) -> int:
+        """The version that defines an operator. onnx's converter leaves slopes of PRelu as they were."""
+        return min(self.original, self.version("")) if (domain, operator) == ("", "PRelu") else self.version(domain)
 
     def weight(self, value: ir.Value, tensor: torch.Tensor) -> Leaf:
         """A tensor of the file, in its role."""

@@ -29,13 +29,13 @@ class Loaded(NamedTuple):
         model: what the importer walks.
         file: the file's path, or what stands for it in messages.
         path: the file's path, if it has one.
-        converted: whether the opset was converted upwards, so that nodes are not those of the file.
+        opset: the file's version of ``ai.onnx``; below `OLDEST` it was converted, and nodes are not those of the file.
     """
 
     model: ir.Model
     file: str
     path: Path | None
-    converted: bool
+    opset: int
 
 
 def load(
@@ -56,8 +56,8 @@ def load(
     folder = None if path is None else path.parent
     check_external_data(proto, folder, limits, file)
     _refuse_unreadable(proto, file)
-    converted = 0 < _opset(proto) < OLDEST
-    if converted:
+    opset = _opset(proto)
+    if 0 < opset < OLDEST:
         proto = _converted(proto, file)
     import onnx_ir as ir
     from onnx_ir import external_data
@@ -82,7 +82,7 @@ def load(
         _infer_shapes(model)
     with blaming(file, "unused nodes cannot be removed"):
         common.RemoveUnusedNodesPass()(model)
-    return Loaded(model, file, path, converted)
+    return Loaded(model, file, path, opset)
 
 
 def _read(source: Any) -> tuple[onnx.ModelProto, str, Path | None]:

@@ -56,7 +56,7 @@ class Provenance:
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: the path may point elsewhere later, a model is written as bytes."""
         source = self.source
-        return {**self.__dict__, "source": source if isinstance(source, Path) else bytes(source.SerializeToString())}
+        return {**self.__dict__, "source": source if isinstance(source, Path | bytes) else source.SerializeToString()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -87,9 +87,9 @@ def group_norm(site: Site) -> fx.Node | None:
 
 
 def dropout(site: Site) -> fx.Node | None:
-    """nn.Dropout of a node in inference mode whose mask nobody uses."""
+    """nn.Dropout of a node in inference mode without a mask."""
     ratio, mode = site.value(1), site.value(2)
-    if site.outputs() > 1 and site.node.outputs[1].uses():
+    if site.outputs() > 1:
         return None
     if mode is not None and not (isinstance(mode, Leaf) and not bool(mode.tensor)):
         return None

@@ -57,7 +57,7 @@ def _recurrent(site: Site, kind: str, make: Any, more: dict[str, Any]) -> Sequen
         return None
     w, r = leaves[:2]
     module = make(
-        w.shape[2], r.shape[2], 1, bias is not None, bidirectional=both, device=on_meta(),
+        w.shape[2], r.shape[2], 1, bias=bias is not None, bidirectional=both, device=on_meta(),
         dtype=w.weight.tensor.dtype, **more
     )  # fmt: skip
     path = site.path(*leaves)

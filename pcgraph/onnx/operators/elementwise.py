@@ -67,7 +67,7 @@ for _name, _function in _ITSELF.items():
     add(_name, _function)
 
 
-@operator("Identity")
+@operator("Identity", "OptionalGetElement")
 def identity(x: T) -> T:
     """The operand."""
     return x
@@ -129,7 +129,13 @@ def thresholded_relu(x: Tensor, alpha: float = 1.0) -> Tensor:
     return F.threshold(x, alpha, 0.0)
 
 
-@operator("PRelu")
+@operator("PRelu", since=1)
+def prelu_by_channel(x: Tensor, slope: Tensor) -> Tensor:
+    """Before opset 7: one slope, or one per channel."""
+    return prelu(x, slope.reshape(-1, *(1 for _ in x.shape[2:])) if slope.numel() > 1 else slope)
+
+
+@operator("PRelu", since=7)
 def prelu(x: Tensor, slope: Tensor) -> Tensor:
     """``slope x`` below zero; the slope broadcasts."""
     return torch.where(x < 0, x * slope, x)

@@ -26,7 +26,7 @@ def gather(x: Tensor, index: Tensor, axis: int = 0) -> Tensor:
     """Slices of ``x`` along ``axis``: the shape of the index stands in the place of the axis."""
     axis = positive(axis, x.dim())
     picked = x.index_select(axis, from_front(index, x.size(axis)).reshape(-1))
-    return picked if index.dim() == 1 else picked.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+    return picked if index.dim() == 1 else picked.reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
 
 
 @operator("GatherElements")
@@ -69,6 +69,21 @@ def scatter_nd(x: Tensor, index: Tensor, updates: Tensor, reduction: str = "none
     rows = updates.reshape(-1, *inner)
     places = places.reshape(-1, *(1 for _ in inner)).expand_as(rows)
     return flat.scatter_reduce(0, places, rows, _REDUCTION[reduction]).reshape(x.shape)
+
+
+@operator("TensorScatter")
+def tensor_scatter(
+    cache: Tensor, update: Tensor, write_indices: Tensor | None = None, axis: int = -2, mode: str = "linear"
+) -> Tensor:
+    """``cache`` [B, ...] with ``update`` written along ``axis`` from each sample's index on, around its end if circular."""
+    axis = positive(axis, cache.dim())
+    steps = torch.arange(update.size(axis), device=cache.device).unsqueeze(0).expand(cache.size(0), -1)
+    if write_indices is not None:
+        steps = steps + write_indices.reshape(-1, 1)
+    if mode == "circular":
+        steps = steps % cache.size(axis)
+    index = steps.reshape(cache.size(0), *(steps.size(1) if d == axis else 1 for d in range(1, cache.dim())))
+    return cache.scatter(axis, index.long().expand_as(update), update)
 
 
 @operator("NonZero")

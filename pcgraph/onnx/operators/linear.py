@@ -154,14 +154,27 @@ def deform_conv(
     rows = rows + (torch.arange(kh, device=x.device) * d[0]).repeat_interleave(kw).reshape(-1, 1, 1)
     columns = columns + (torch.arange(kw, device=x.device) * d[1]).repeat(kh).reshape(-1, 1, 1)
     at_y, at_x = rows + moved[:, :, :, 0], columns + moved[:, :, :, 1]
-    grid = torch.stack([(2 * at_x + 1) / width - 1, (2 * at_y + 1) / height - 1], -1)
     images = x.reshape(n * offset_group, c // offset_group, height, width)
-    grid = grid.reshape(n * offset_group, kh * kw * oh, ow, 2)
-    samples = F.grid_sample(images, grid, align_corners=False)
-    samples = samples.reshape(n, offset_group, c // offset_group, kh * kw, oh, ow)
+    places = (places.reshape(n * offset_group, kh * kw * oh * ow) for places in (at_y, at_x))
+    samples = _bilinear(images, *places).reshape(n, offset_group, c // offset_group, kh * kw, oh, ow)
     if mask is not None:
         samples = samples * mask.reshape(n, offset_group, 1, kh * kw, oh, ow)
     samples = samples.reshape(n, group, c // group * kh * kw, oh * ow)
     y = torch.einsum("gok,ngkl->ngol", w.reshape(group, w.size(0) // group, -1), samples)
     y = y.reshape(n, w.size(0), oh, ow)
     return y if bias is None else y + bias.reshape(1, -1, 1, 1)
+
+
+def _bilinear(images: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
+    """Images [M, C, H, W] at places [M, P] given in pixels, zero outside: [M, C, P]."""
+    height, width = images.shape[2:]
+    flat = images.flatten(2)
+    top, left = ys.floor(), xs.floor()
+    total = torch.zeros_like(flat[:, :, :1])
+    for rows, down in ((top, 1 - (ys - top)), (top + 1, ys - top)):
+        for columns, across in ((left, 1 - (xs - left)), (left + 1, xs - left)):
+            inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+            index = torch.where(inside, rows * width + columns, 0).long().unsqueeze(1)
+            weight = torch.where(inside, down * across, 0).unsqueeze(1)
+            total = total + flat.gather(2, index.expand(-1, images.size(1), -1)) * weight
+    return total
