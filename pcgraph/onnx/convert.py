@@ -54,9 +54,7 @@ def _input(value: ir.Value, file: str) -> Input:
     import onnx_ir as ir
 
     if not isinstance(value.type, ir.TensorType) or int(value.type.dtype) not in TORCH:
-        raise OnnxImportError(
-            f"input {value.name!r} is of type {value.type}, which torch has no tensors of", file=file
-        )
+        raise OnnxImportError(f"input {value.name!r} is of type {value.type}, which torch has no tensors of", file=file)
     shape = None if value.shape is None else tuple(s if isinstance(s, int) else None for s in value.shape)
     return Input(value.name or "", TORCH[int(value.type.dtype)], shape)
 
@@ -72,7 +70,7 @@ def _finished(importer: Importer, loaded: Loaded, source: Any, inputs: tuple[Inp
     origins = {name: known for name, known in importer.leaves.origins.items() if name in tensors}
     names = tuple(value.name or "" for value in loaded.model.graph.outputs)
     module.provenance = Provenance(loaded.file, origin, inputs, names, origins, loaded.opset < OLDEST)
-    return module.eval()  # type: ignore[no-any-return]
+    return module.eval()
 
 
 def _drop_unused(graph: fx.Graph) -> None:

@@ -54,7 +54,7 @@ def to_torch(tensor: ir.TensorProtocol) -> torch.Tensor:
     """
     dtype = torch_dtype(int(tensor.dtype))
     array = np.ascontiguousarray(tensor.numpy())
-    shape = tuple(int(size) for size in tensor.shape)
+    shape = tuple(int(str(size)) for size in tensor.shape)  # a tensor's sizes are never symbols
     if int(tensor.dtype) == _BFLOAT16:
         array = array.view(np.int16)
     if array.size != int(np.prod(shape, dtype=np.int64)):

@@ -102,7 +102,7 @@ def _size(tensor: onnx.TensorProto) -> int:
 def _type_name(tensor: onnx.TensorProto) -> str:
     from onnx import TensorProto
 
-    return str(TensorProto.DataType.Name(tensor.data_type))  # type: ignore[arg-type]
+    return str(TensorProto.DataType.Name(tensor.data_type))
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

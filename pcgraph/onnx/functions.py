@@ -113,7 +113,7 @@ def _schema_function(node: ir.Node, version: int) -> ir.Function | None:
     import onnx_ir as ir
 
     try:
-        schema = onnx.defs.get_schema(node.op_type, version, "")
+        schema: Any = onnx.defs.get_schema(node.op_type, version, "")  # its stubs lack the functions
     except onnx.defs.SchemaError:
         return None
     proto = onnx.FunctionProto()

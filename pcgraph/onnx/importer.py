@@ -1,4 +1,4 @@
-"""Walks the nodes of a graph: folds what is constant, builds modules where weights are, writes fx nodes for the rest."""
+"""Walks the nodes of a graph: folds what is constant, builds modules of weights, writes fx nodes for the rest."""
 
 from __future__ import annotations
 
@@ -176,6 +176,10 @@ class Importer:
             return self.job.untier.copied(first, out.name or "identity", len(out.uses()) > 1, use)
         if op == "Identity" and first is not None:
             return first
+        if op == "DequantizeLinear":
+            restored = self._unquantised(node)
+            if restored is not None:
+                return restored
         if op == "Transpose" and isinstance(first, Leaf) and first.trainable:
             order = attributes.get("perm") or range(len(first.shape))[::-1]
             return first.then(Permute(tuple(order)))
@@ -222,7 +226,20 @@ class Importer:
         tensors = [arg.tensor if isinstance(arg, Leaf) else arg for arg in args]
         results = self.job.folder.run(row.function, tensors, self._keywords(node, row, attributes))
         names = [out.name or "" for out in node.outputs]
+        if row.name == "DequantizeLinear":  # what was a float weight before the file was quantised is one again
+            weight = self.job.weight(node.outputs[0], results[0])
+            weight.weight.initializer = False
+            return [weight]
         return [None if r is None else constant(r, name) for r, name in zip(results, names, strict=False)]
+
+    def _unquantised(self, node: ir.Node) -> Value | None:
+        """What was quantised just to be dequantised: the value itself, neither rounded nor saturated."""
+        quantized = node.inputs[0]
+        before = quantized.producer() if quantized is not None else None
+        if before is None or before.op_type != "QuantizeLinear" or list(before.inputs[1:]) != list(node.inputs[1:]):
+            return None
+        source = before.inputs[0]
+        return None if source is None else self.value(source)
 
     def _literal(self, value: Value, operand: int, row: operators.Operator) -> Any:
         """A constant operand as Python numbers, if the function reads it in Python."""
@@ -262,9 +279,7 @@ class Importer:
             return self.graph.call_function(as_tensor, (value.argument, value.dtype))
         return value
 
-    def call(
-        self, target: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any], node: ir.Node
-    ) -> fx.Node:
+    def call(self, target: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any], node: ir.Node) -> fx.Node:
         """Write a call, named after the file's node."""
         return self.graph.create_node("call_function", target, tuple(args), keywords, name=self._variable(node))
 
@@ -284,7 +299,7 @@ class Importer:
 
     def assign(self, node: ir.Node, result: Value | Sequence[Value | None]) -> None:
         """Note what the node's outputs are."""
-        results = list(result) if isinstance(result, list | tuple) else [result]
+        results: Sequence[Value | None] = result if isinstance(result, list | tuple) else [result]  # type: ignore[list-item]
         for out, value in zip(node.outputs, results, strict=False):
             if value is not None and out.name:
                 self.values[out] = value

@@ -7,7 +7,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from ..errors import OnnxImportError
 from .external import check_external_data
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
+_SMALL = 4096  # bytes
 OLDEST = 7  # below, operators broadcast by an attribute, among other things: onnx's converter rewrites such files
-T = TypeVar("T")
 
 
 class Loaded(NamedTuple):
@@ -67,6 +69,7 @@ def load(
         model = ir.serde.deserialize_model(proto)
         if folder is not None:
             external_data.set_base_dir(model.graph, folder)
+            _load_small(model)
     count_nodes(model, limits, file)
     with blaming(file, "local functions cannot be inlined"):
         common.InlinePass()(model)
@@ -138,6 +141,17 @@ def _converted(proto: onnx.ModelProto, file: str) -> onnx.ModelProto:
         return version_converter.convert_version(proto, 13)
 
 
+def _load_small(model: ir.Model) -> None:
+    """Read external data that onnx's checker would look for in its own way: all but large tensors of the main graph."""
+    import onnx_ir as ir
+
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor) and (graph is not model.graph or tensor.nbytes <= _SMALL):
+                value.const_value = ir.Tensor(np.array(tensor.numpy()), dtype=tensor.dtype, name=tensor.name)
+
+
 def _check(model: ir.Model, file: str) -> None:
     from onnx_ir.passes import common
 
@@ -165,7 +179,9 @@ def _pin(model: ir.Model, shapes: Mapping[str, Sequence[int | None]], file: str)
     for name, sizes in shapes.items():
         if name not in inputs:
             raise OnnxImportError(
-                f"input_shapes names {name!r}, which is no input", file=file, hint=f"inputs: {', '.join(map(str, inputs))}"
+                f"input_shapes names {name!r}, which is no input",
+                file=file,
+                hint=f"inputs: {', '.join(map(str, inputs))}",
             )
         old = inputs[name].shape
         if old is not None and len(old) != len(sizes):

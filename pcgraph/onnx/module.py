@@ -107,7 +107,8 @@ def _restored(value: Any, nodes: dict[str, fx.Node]) -> Any:
 
 
 def _rebuilt(state: dict[str, Any], rows: list[tuple[str, str, Any, Any, Any]]) -> OnnxModule:
-    graph, nodes = fx.Graph(), {}
+    graph = fx.Graph()
+    nodes: dict[str, fx.Node] = {}
     for op, name, target, args, kwargs in rows:
         args, kwargs = _restored(args, nodes), _restored(kwargs, nodes)
         nodes[name] = graph.create_node(op, target, args, kwargs, name)

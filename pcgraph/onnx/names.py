@@ -1,4 +1,4 @@
-"""ONNX names as names of modules, parameters and variables in Python: never more than letters, digits and underscores."""
+"""ONNX names as names of modules, parameters and variables in Python: letters, digits and underscores only."""
 
 from __future__ import annotations
 

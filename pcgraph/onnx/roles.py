@@ -1,8 +1,8 @@
 """Which tensors of a file are weights that learn.
 
-A file does not say. Floats of at least one dimension are, unless they are used as something that is no weight by nature:
-statistics of a batch norm, weights of a loss, bounds, masks, exponents, paddings. Scalars are settings, and a tensor that
-holds an infinity is a mask.
+A file does not say. Floats of at least one dimension are, unless they are used as something that is no weight by
+nature: statistics of a batch norm, weights of a loss, bounds, masks, exponents, paddings. Scalars are settings, and a
+tensor that holds an infinity is a mask.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Arithmetic:
         return Sizes(entries, False, torch.int64, frozenset(range(len(dims))))
 
     def evaluate(self, op: str, values: Sequence[Value | None], attributes: dict[str, Any]) -> Sizes | None:
-        """The result of a node on sizes; None if it is not one of those understood here, or a needed operand is no list.
+        """The result of a node on sizes; None if it is not understood here, or an operand is no list of numbers.
 
         At least one operand must be a `Sizes`; operands of constants alone are folded elsewhere.
         """
@@ -122,7 +122,9 @@ class Arithmetic:
             return x
         if op == "Cast":
             dtype = TORCH.get(attributes["to"])
-            return Sizes(x.entries, x.scalar, dtype, x.natural) if dtype in _WHOLE[:2] and x.dtype in _WHOLE[:2] else None
+            return (
+                Sizes(x.entries, x.scalar, dtype, x.natural) if dtype in _WHOLE[:2] and x.dtype in _WHOLE[:2] else None
+            )
         if op == "Unsqueeze":
             return Sizes(x.entries, False, x.dtype, x.natural) if x.scalar and axes in ([0], [-1]) else None
         if op == "Squeeze":
@@ -152,7 +154,8 @@ class Arithmetic:
         count = max(len(a.entries), len(b.entries))
         if len(a.entries) not in (1, count) or len(b.entries) not in (1, count):
             return None
-        entries, natural = [], set()
+        entries: list[Entry] = []
+        natural = set()
         for i in range(count):
             k, m = i % len(a.entries), i % len(b.entries)
             both = k in a.natural and m in b.natural

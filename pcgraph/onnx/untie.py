@@ -1,8 +1,8 @@
 """Tensors that an exporter merged because they were equal, and that must not learn as one.
 
 At initialisation all biases of a size are equal zeros, all scales of norms equal ones: exporters write them once. A
-tensor whose elements are all equal is no sign of tied weights, so every use gets its own copy; any other tensor of several
-uses (an embedding that is also the output layer) is taken to be tied on purpose.
+tensor whose elements are all equal is no sign of tied weights, so every use gets its own copy; any other tensor of
+several uses (an embedding that is also the output layer) is taken to be tied on purpose.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The test cases that onnx ships, those that concern a trainable network: plain tensors, floats in and out, deterministic."""
+"""The test cases that onnx ships, as far as they concern networks that learn: plain floats, no random numbers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -52,7 +53,7 @@ def node_cases() -> list[OnnxCase]:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         found = loader.load_model_tests(kind="node")
-    return [_case(test, test.model, test.data_sets) for test in found if in_scope(test.model, test.name)]
+    return [case_of(test) for test in found if in_scope(test.model, test.name)]
 
 
 def file_cases(kind: str) -> list[OnnxCase]:
@@ -112,7 +113,12 @@ def _plain(value: onnx.ValueInfoProto) -> bool:
     return value.type.WhichOneof("value") == "tensor_type" and _type(value) in TORCH
 
 
-def _case(test: object, model: onnx.ModelProto, sets: list[tuple[list[np.ndarray], list[np.ndarray]]]) -> OnnxCase:
+def case_of(test: Any) -> OnnxCase:
+    """A node case of onnx as one of ours."""
+    return _case(test, test.model, test.data_sets)
+
+
+def _case(test: Any, model: onnx.ModelProto, sets: list[tuple[list[np.ndarray], list[np.ndarray]]]) -> OnnxCase:
     tensors = tuple(([_tensor(a) for a in inputs], [_tensor(a) for a in outputs]) for inputs, outputs in sets)
     return OnnxCase(test.name, test.kind, model, tensors, test.rtol, test.atol)
 

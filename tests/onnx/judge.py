@@ -1,10 +1,12 @@
-"""The verdict on a case: import it, compare its outputs with those that onnx expects, and its gradients with autograd's."""
+"""The verdict on a case: import it, compare its outputs with those that onnx expects, its gradients with autograd's."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import enum
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -57,7 +59,7 @@ def judge(case: OnnxCase, role: Role, gradients: bool = True) -> Verdict:
         gradients: whether to compile the module and hold it against autograd, too.
     """
     result, reason, learns = Result.ERROR, "", False
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), without_onednn():
         warnings.simplefilter("ignore")
         try:
             given = with_parameters(case) if role is Role.PARAMETERS else case
@@ -72,6 +74,16 @@ def judge(case: OnnxCase, role: Role, gradients: bool = True) -> Verdict:
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
     return Verdict(case.name, case.operator, role, result, reason.strip(), learns)
+
+
+@contextlib.contextmanager
+def without_onednn() -> Iterator[None]:
+    """oneDNN's fused recurrent kernels round in another order than the steps that they stand for."""
+    (enabled, *_) = torch.backends.mkldnn.set_flags(_enabled=False)
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=enabled)
 
 
 def _outputs(case: OnnxCase, module: nn.Module) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import fx, nn
 
 from ..steps import Permute, Step
 from ..values import Leaf, Use
 from .site import Site, on_meta
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 _TRANSPOSED = Permute((1, 0))
 
@@ -50,10 +55,10 @@ def _linear(site: Site, weight: Leaf, bias: Leaf | None, *steps: Step) -> fx.Nod
     return site.call(module, path)
 
 
-def _added(site: Site, wide: int) -> tuple[object, Leaf | None]:
+def _added(site: Site, wide: int) -> tuple[ir.Node | None, Leaf | None]:
     """The Add behind a MatMul, and its vector, if the product is used there and nowhere else."""
     [product] = site.node.outputs
-    uses = product.uses()
+    uses = list(product.uses())
     if len(uses) != 1 or product.is_graph_output():
         return None, None
     add, operand = uses[0].node, uses[0].idx
@@ -70,4 +75,3 @@ def _added(site: Site, wide: int) -> tuple[object, Leaf | None]:
     if leaf.weight.tensor.dtype != site.values[1].weight.tensor.dtype or not site.fits(leaf):  # type: ignore[union-attr]
         return None, None
     return add, leaf
-

@@ -72,7 +72,9 @@ def layer_norm(site: Site) -> fx.Node | None:
         return None
     epsilon, dtype = site.attributes.get("epsilon", 1e-5), leaves[0].weight.tensor.dtype
     module = nn.LayerNorm(list(shape), epsilon, bias=len(leaves) > 1, device=on_meta(), dtype=dtype)
-    return _filled(site, module, leaves, "weight", "bias") if len(leaves) > 1 else _filled(site, module, leaves, "weight")
+    return (
+        _filled(site, module, leaves, "weight", "bias") if len(leaves) > 1 else _filled(site, module, leaves, "weight")
+    )
 
 
 def group_norm(site: Site) -> fx.Node | None:

@@ -66,9 +66,7 @@ def _recurrent(site: Site, kind: str, make: Any, more: dict[str, Any]) -> Sequen
     return _outputs(site, kind, module, path)
 
 
-def _parts(
-    kind: str, w: Leaf, r: Leaf, bias: Leaf | None, both: bool
-) -> list[tuple[str, Leaf, tuple[Step, ...]]]:
+def _parts(kind: str, w: Leaf, r: Leaf, bias: Leaf | None, both: bool) -> list[tuple[str, Leaf, tuple[Step, ...]]]:
     """Names of the module's parameters, and how each is cut out of the file's three tensors."""
     order, parts = _ORDER[kind], []
     gates = len(order)
@@ -106,5 +104,3 @@ def by_direction(y: Tensor, directions: int) -> Tensor:
     if directions == 1:
         return y.unsqueeze(1)
     return y.unflatten(-1, (directions, -1)).transpose(1, 2)
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -262,5 +262,3 @@ def cast_like(x: Tensor, like: Tensor, saturate: int = 1, round_mode: str = "up"
 def bit_cast(x: Tensor, to: int) -> Tensor:
     """The same bits in another type of the same width."""
     return x.view(torch_dtype(to))
-
-

@@ -75,7 +75,7 @@ def scatter_nd(x: Tensor, index: Tensor, updates: Tensor, reduction: str = "none
 def tensor_scatter(
     cache: Tensor, update: Tensor, write_indices: Tensor | None = None, axis: int = -2, mode: str = "linear"
 ) -> Tensor:
-    """``cache`` [B, ...] with ``update`` written along ``axis`` from each sample's index on, around its end if circular."""
+    """``cache`` [B, ...] with ``update`` written along ``axis`` from each sample's index on; circular: past its end."""
     axis = positive(axis, cache.dim())
     steps = torch.arange(update.size(axis), device=cache.device).unsqueeze(0).expand(cache.size(0), -1)
     if write_indices is not None:

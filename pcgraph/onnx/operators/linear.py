@@ -98,9 +98,7 @@ def conv_transpose(
     n = w.dim() - 2
     stride, dilation = list(strides or [1] * n), list(dilations or [1] * n)
     extra = list(output_padding or [0] * n)
-    full = [
-        stride[i] * (x.size(2 + i) - 1) + extra[i] + (w.size(2 + i) - 1) * dilation[i] + 1 for i in range(n)
-    ]
+    full = [stride[i] * (x.size(2 + i) - 1) + extra[i] + (w.size(2 + i) - 1) * dilation[i] + 1 for i in range(n)]
     if output_shape is None and auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         output_shape = [x.size(2 + i) * stride[i] for i in range(n)]
     if output_shape is None:

@@ -124,9 +124,7 @@ def skip_rms_norm(
 
 
 @operator("GroupNormalization", since=18)
-def group_norm_by_group(
-    x: Tensor, scale: Tensor, bias: Tensor, num_groups: int, epsilon: float = 1e-5
-) -> Tensor:
+def group_norm_by_group(x: Tensor, scale: Tensor, bias: Tensor, num_groups: int, epsilon: float = 1e-5) -> Tensor:
     """Group normalisation with one scale and bias per group."""
     each = x.size(1) // num_groups
     return F.group_norm(x, num_groups, scale.repeat_interleave(each), bias.repeat_interleave(each), epsilon)

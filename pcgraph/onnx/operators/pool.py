@@ -131,9 +131,7 @@ def max_unpool(
     """Each element where MaxPool found it, zeros elsewhere."""
     n = len(kernel_shape)
     stride, around = strides or [1] * n, pads or [0] * 2 * n
-    base = [
-        (x.size(2 + i) - 1) * stride[i] + kernel_shape[i] - around[i] - around[n + i] for i in range(n)
-    ]
+    base = [(x.size(2 + i) - 1) * stride[i] + kernel_shape[i] - around[i] - around[n + i] for i in range(n)]
     flat = torch.zeros(x.size(0) * x.size(1) * math.prod(base), dtype=x.dtype, device=x.device)
     y = flat.scatter(0, index.reshape(-1), x.reshape(-1)).reshape(*x.shape[:2], *base)
     if output_shape is None:

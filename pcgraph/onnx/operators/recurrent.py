@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN with all that ONNX lets them have: activations, clipping, peepholes, lengths, directions, layouts."""
+"""LSTM, GRU and RNN with all that ONNX lets them have: activations, clips, peepholes, lengths, directions, layouts."""
 
 from __future__ import annotations
 
@@ -94,8 +94,7 @@ def _run(
 ) -> Tensor | tuple[Tensor, ...]:
     """Both directions of a recurrent operator over [T, B, I].
 
-    Args:
-        cell: from direction, gates' shares of the input [B, G H], state and activations to the next state.
+    The cell goes from direction, the gates' shares of the input [B, G H], state and activations to the next state.
     """
     hidden = options.hidden_size or w.size(1) // _GATES[kind]
     if options.layout:
@@ -111,7 +110,11 @@ def _run(
         sequences.append(torch.stack(rows))
         finals.append(state)
     sequence = torch.stack(sequences, 1)  # [T, D, B, H]
-    last = [torch.stack([part for part in parts if part is not None]) for parts in zip(*finals, strict=True) if parts[0] is not None]
+    last = [
+        torch.stack([part for part in parts if part is not None])
+        for parts in zip(*finals, strict=True)
+        if parts[0] is not None
+    ]
     if options.layout:
         sequence, last = sequence.permute(2, 0, 1, 3), [part.transpose(0, 1) for part in last]
     return sequence if outputs == 1 else (sequence, *last)[:outputs]

@@ -62,9 +62,7 @@ def reduction(
 ) -> None:
     """Register one of the Reduce operators; `before` and `after` apply even where nothing is reduced."""
 
-    def function(
-        x: Tensor, axes: Integers | None = None, keepdims: int = 1, noop_with_empty_axes: int = 0
-    ) -> Tensor:
+    def function(x: Tensor, axes: Integers | None = None, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Tensor:
         y = x if before is None else before(x)
         which = optional(axes)
         if which or not noop_with_empty_axes:

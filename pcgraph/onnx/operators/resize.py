@@ -110,9 +110,7 @@ def _resized(
     return x
 
 
-def _by_torch(
-    x: Tensor, method: _Method, axes: list[int], factors: list[float], sizes: list[int]
-) -> Tensor | None:
+def _by_torch(x: Tensor, method: _Method, axes: list[int], factors: list[float], sizes: list[int]) -> Tensor | None:
     """The common cases by torch's own kernels: whole factors nearest, or bilinear images to a given size."""
     new = list(x.shape)
     for axis, size in zip(axes, sizes, strict=True):

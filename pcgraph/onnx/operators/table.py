@@ -71,9 +71,7 @@ def add(
 ) -> None:
     """Register a function, such as one of torch's own."""
     versions = _TABLE.setdefault((domain, name), [])
-    row = Operator(
-        name, domain, since, function, frozenset(literals), frozenset(settings), frozenset(fixed), counted
-    )
+    row = Operator(name, domain, since, function, frozenset(literals), frozenset(settings), frozenset(fixed), counted)
     assert all(known.since != since for known in versions), f"{name} since {since} is there already"
     versions.append(row)
     versions.sort(key=lambda known: -known.since)

@@ -51,7 +51,7 @@ def windows(
     ceil: bool,
     value: float,
 ) -> Tensor:
-    """All windows of ``x`` [N, C, *] as [N, C, *outputs, prod(kernel)], any rank and dilation, uneven pads, ceil mode."""
+    """All windows of ``x`` [N, C, *] as [N, C, *outputs, prod(kernel)]: any rank and dilation, uneven pads, ceil."""
     outputs, missing = [], []
     for i, width in enumerate(kernel):
         length = x.size(2 + i) + sum(pads[i])
