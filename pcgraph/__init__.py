@@ -3,8 +3,9 @@
 from .capture import Captured, capture, lower
 from .compiler import compile
 from .dynamics import IL, ZIL, Rule, Trace
-from .errors import CaptureError, GraphError, LearnError, PCGraphError, ScheduleError
+from .errors import CaptureError, GraphError, LearnError, OnnxImportError, PCGraphError, ScheduleError
 from .graph import PCGraph
+from .onnx import from_onnx
 from .runtime import Inferred, PCNetwork
 from .schedule import Schedule, schedule
 from .verify import Report, verify
@@ -19,6 +20,7 @@ __all__ = [
     "GraphError",
     "Inferred",
     "LearnError",
+    "OnnxImportError",
     "PCGraph",
     "PCGraphError",
     "PCNetwork",
@@ -29,6 +31,7 @@ __all__ = [
     "Trace",
     "capture",
     "compile",
+    "from_onnx",
     "lower",
     "schedule",
     "verify",

@@ -46,3 +46,28 @@ class ScheduleError(PCGraphError):
 
 class LearnError(PCGraphError):
     """The learning phase was asked for something that it cannot do exactly."""
+
+
+class OnnxImportError(PCGraphError):
+    """An ONNX file cannot be imported, or not without risking that it computes something else.
+
+    Args:
+        what: what is wrong, one sentence.
+        node: name of the ONNX node concerned, or of its first output if it has no name.
+        operator: the node's operator, with its domain if that is not ``ai.onnx``.
+        file: the file, or what stands for it.
+        hint: what to do about it.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        node: str | None = None,
+        operator: str | None = None,
+        file: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.node, self.operator, self.file = node, operator, file
+        place = [f"{operator or 'node'} {node!r}" if node is not None else operator or "", f"in {file}" if file else ""]
+        super().__init__(what, where=" ".join(part for part in place if part) or None, hint=hint)

@@ -1,0 +1,77 @@
+"""ONNX files as trainable modules. Needs the extra: ``pip install 'pcgraph[onnx]'``.
+
+Imported by `pcgraph` itself, so that nothing here may import `onnx` before a file is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import OnnxImportError
+from .limits import Limits
+
+if TYPE_CHECKING:
+    import onnx
+
+    from .job import Quantized
+    from .module import OnnxModule
+    from .roles import Trainable
+    from .untie import Untie
+
+__all__ = ["Limits", "from_onnx"]
+
+
+def from_onnx(
+    source: str | os.PathLike[str] | bytes | onnx.ModelProto,
+    *,
+    trainable: Trainable = "auto",
+    untie: Untie = "auto",
+    quantized: Quantized = "refuse",
+    input_shapes: Mapping[str, Sequence[int | None]] | None = None,
+    limits: Limits | None = None,
+) -> OnnxModule:
+    """Import an ONNX file as an `nn.Module` whose float weights are parameters.
+
+    The module is a `torch.fx.GraphModule`: real `torch.nn` modules where the file has weights, plain functions
+    elsewhere, names from the file. It comes in ``eval()``, in which it computes what the file computes; ``train()``
+    makes batch norms and dropouts of the file learn. Open dimensions stay open.
+
+    Args:
+        source: path, bytes, or an `onnx.ModelProto`, which is not changed.
+        trainable: "auto" takes matrices, kernels, biases, scales and tables for parameters, but not statistics, bounds,
+            masks and scalars, which become buffers; "all" takes every float that a gradient can reach; "none"
+            freezes everything; a function decides for each `pcgraph.onnx.roles.Candidate`.
+        untie: "auto" gives every use of a tensor of equal elements a copy of its own, since exporters merge equal
+            tensors; "all" does so for every tensor, "none" for no one.
+        quantized: "refuse" a quantised file, or "dequantize" its weights to floats.
+        input_shapes: sizes that inputs will have, by name, None where one stays open. Shape computations become
+            constants.
+        limits: bounds on what the file may cost.
+
+    Raises:
+        OnnxImportError: the extra is missing, or the file cannot be imported; it names node, operator and file.
+    """
+    try:
+        from .convert import convert
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("onnx", "onnx_ir"):
+            raise
+        raise _missing() from error
+    for name in ("onnx", "onnx_ir"):
+        _require(name)
+    return convert(source, trainable, untie, quantized, input_shapes, limits or Limits())
+
+
+def _require(name: str) -> None:
+    import importlib
+
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise _missing() from error
+
+
+def _missing() -> OnnxImportError:
+    return OnnxImportError("reading ONNX files needs the packages onnx and onnx_ir", hint="pip install 'pcgraph[onnx]'")

@@ -1,0 +1,80 @@
+"""`from_onnx`: the stages of an import, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import OnnxImportError
+from . import operators
+from .control import OPERATORS
+from .dtypes import TORCH
+from .importer import Importer
+from .job import Job, Quantized
+from .limits import Limits
+from .load import OLDEST, Loaded, load
+from .module import Input, OnnxModule, Provenance
+from .roles import Trainable
+from .untie import Untie, Untier
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from torch import fx
+
+
+def convert(
+    source: Any,
+    trainable: Trainable,
+    untie: Untie,
+    quantized: Quantized,
+    input_shapes: Mapping[str, Sequence[int | None]] | None,
+    limits: Limits,
+) -> OnnxModule:
+    """See `pcgraph.from_onnx`."""
+    loaded = load(source, limits, input_shapes, _known)
+    opsets = {"" if domain == "ai.onnx" else domain: version for domain, version in loaded.model.opset_imports.items()}
+    job = Job(loaded.file, opsets, limits, trainable, Untier(untie), quantized, loaded.opset, bool(input_shapes))
+    importer = Importer(job)
+    graph = loaded.model.graph
+    inputs = []
+    for value in graph.inputs:
+        if value.name not in graph.initializers:  # old files list their initializers among the inputs
+            importer.values[value] = importer.placeholder(value.name or "input")
+            inputs.append(_input(value, loaded.file))
+    outputs = [importer.argument(value) for value in importer.run(graph)]
+    importer.graph.output(tuple(outputs) if len(outputs) > 1 else outputs[0])
+    return _finished(importer, loaded, source, tuple(inputs))
+
+
+def _known(domain: str, name: str, version: int) -> bool:
+    return name in OPERATORS or operators.find(domain, name, version) is not None
+
+
+def _input(value: ir.Value, file: str) -> Input:
+    import onnx_ir as ir
+
+    if not isinstance(value.type, ir.TensorType) or int(value.type.dtype) not in TORCH:
+        raise OnnxImportError(f"input {value.name!r} is of type {value.type}, which torch has no tensors of", file=file)
+    shape = None if value.shape is None else tuple(s if isinstance(s, int) else None for s in value.shape)
+    return Input(value.name or "", TORCH[int(value.type.dtype)], shape)
+
+
+def _finished(importer: Importer, loaded: Loaded, source: Any, inputs: tuple[Input, ...]) -> OnnxModule:
+    """The module over the finished graph, in evaluation mode, without what nothing uses."""
+    graph: fx.Graph = importer.graph
+    _drop_unused(graph)
+    graph.lint()
+    module = OnnxModule(importer.root, graph, "OnnxModule")
+    origin = loaded.path.resolve() if loaded.path is not None else source
+    tensors = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    origins = {name: known for name, known in importer.leaves.origins.items() if name in tensors}
+    names = tuple(value.name or "" for value in loaded.model.graph.outputs)
+    module.provenance = Provenance(loaded.file, origin, inputs, names, origins, loaded.opset < OLDEST)
+    return module.eval()
+
+
+def _drop_unused(graph: fx.Graph) -> None:
+    """Without nodes that nobody reads; a module takes over only the parameters and modules of those that are left."""
+    for node in reversed(graph.nodes):
+        if not node.users and node.op not in ("placeholder", "output"):
+            graph.erase_node(node)

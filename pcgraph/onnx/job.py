@@ -1,0 +1,72 @@
+"""What all parts of one import share: the file, the options, the limits, the clock."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from ..errors import OnnxImportError
+from .fold import Folder
+from .limits import Limits
+from .roles import Trainable, is_trainable
+from .untie import Untier
+from .values import Leaf, Weight
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+Quantized: TypeAlias = Literal["refuse", "dequantize"]
+
+
+@dataclass
+class Job:
+    """One import.
+
+    Attributes:
+        file: the file's name, for errors.
+        opsets: version of every domain.
+        limits: bounds.
+        trainable: which weights learn.
+        untier: which weights are copied.
+        quantized: what to do with quantised files.
+        original: opset version of ``ai.onnx`` before the file was converted.
+        pinned: whether shapes in the file may be relied on, because the caller promised them.
+    """
+
+    file: str
+    opsets: dict[str, int]
+    limits: Limits
+    trainable: Trainable
+    untier: Untier
+    quantized: Quantized
+    original: int
+    pinned: bool
+    folder: Folder = field(init=False)
+    started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.folder = Folder(self.limits)
+
+    def version(self, domain: str) -> int:
+        """The opset version of a domain."""
+        return self.opsets.get(domain, 1)
+
+    def version_of(self, operator: str, domain: str) -> int:
+        """The version that defines an operator. onnx's converter leaves slopes of PRelu as they were."""
+        return min(self.original, self.version("")) if (domain, operator) == ("", "PRelu") else self.version(domain)
+
+    def weight(self, value: ir.Value, tensor: torch.Tensor) -> Leaf:
+        """A tensor of the file, in its role."""
+        learns = is_trainable(value, tensor, self.trainable, self.version(""))
+        return Leaf(Weight(value.name or "unnamed", tensor, learns, True, len(value.uses()) > 1))
+
+    def check_time(self) -> None:
+        """Raise if the import has taken too long."""
+        if time.monotonic() - self.started > self.limits.seconds:
+            raise OnnxImportError(
+                f"the import takes more than {self.limits.seconds:g} s",
+                file=self.file,
+                hint="limits=pcgraph.onnx.Limits(seconds=...)",
+            )

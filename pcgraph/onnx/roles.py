@@ -1,0 +1,93 @@
+"""Which tensors of a file are weights that learn.
+
+A file does not say. Floats of at least one dimension are, unless they are used as something that is no weight by
+nature: statistics of a batch norm, weights of a loss, bounds, masks, exponents, paddings. Scalars are settings, and a
+tensor that holds an infinity is a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import torch
+
+from .operators import find
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+# What changes the form of a weight and not its role.
+_THROUGH = ("Identity", "Cast", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Expand")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A float tensor of the file, for a function given as ``trainable=``.
+
+    Attributes:
+        name: its ONNX name.
+        tensor: its elements; not to be written to.
+        uses: operator and operand index of every use.
+    """
+
+    name: str
+    tensor: torch.Tensor
+    uses: tuple[tuple[str, int], ...]
+
+
+Trainable: TypeAlias = Literal["auto", "all", "none"] | Callable[[Candidate], bool]
+
+
+def is_trainable(value: ir.Value, tensor: torch.Tensor, trainable: Trainable, version: int) -> bool:
+    """Whether this initializer (or constant) becomes a parameter."""
+    if not tensor.is_floating_point() or trainable == "none":
+        return False
+    uses = tuple(_uses(value))
+    slots = [_slot(node, operand, version) for node, operand in uses]
+    if "setting" in slots:
+        return False  # read in Python, or moved by training itself: no gradient reaches it
+    if callable(trainable):
+        named = tuple((node.op_type, operand) for node, operand in uses)
+        return bool(trainable(Candidate(value.name or "", tensor, named)))
+    if trainable == "all":
+        return True
+    if tensor.dim() == 0 or "fixed" in slots or not bool(torch.isfinite(tensor).all()):
+        return False
+    return not _is_placeholder_affine(uses, tensor)
+
+
+def _uses(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
+    """Operands that the value reaches, changes of form looked through."""
+    for use in value.uses():
+        yield use.node, use.idx
+        if use.node.op_type in _THROUGH and use.node.domain in ("", "ai.onnx") and use.idx == 0:
+            yield from _uses(use.node.outputs[0])
+
+
+def _slot(node: ir.Node, operand: int, version: int) -> str:
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    row = find(domain, node.op_type, version if domain == "" else 1)
+    if row is None:
+        return "weight"
+    if operand in row.settings:
+        return "setting"
+    return "fixed" if operand in row.fixed else "weight"
+
+
+def _is_placeholder_affine(uses: tuple[tuple[ir.Node, int], ...], tensor: torch.Tensor) -> bool:
+    """Ones and zeros that torch's exporter gives an InstanceNormalization that is half of a group norm.
+
+    The group norm's own scale and bias follow behind the Reshape; these two were never parameters.
+    """
+    if not uses or not bool((tensor == tensor.reshape(-1)[0]).all()) or float(tensor.reshape(-1)[0]) not in (0.0, 1.0):
+        return False
+    for node, operand in uses:
+        if node.op_type != "InstanceNormalization" or operand == 0:
+            return False
+        producer = node.inputs[0].producer() if node.inputs[0] is not None else None
+        after = [use.node.op_type for use in node.outputs[0].uses()]
+        if producer is None or producer.op_type != "Reshape" or after != ["Reshape"]:
+            return False
+    return True
