@@ -99,7 +99,8 @@ class Tape:
         """Note that Python read the metadata of these."""
         for item in args:
             if isinstance(item, torch.Tensor) and not self.values.knows(item):
-                self.noticed[id(item)] = item
+                if self.externals.input_index(item) is None:  # an input's are part of the signature
+                    self.noticed[id(item)] = item
 
     def read(self, what: str, call: Call) -> None:
         """Note that a call returned no tensor, but something made of tensors; of constants it always is the same."""
