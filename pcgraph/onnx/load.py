@@ -76,6 +76,7 @@ def load(
     with blaming(file, "the graph has a cycle"):
         common.TopologicalSortPass()(model)
     _check(model, file)
+    _forget_shapes(model)
     if input_shapes:
         _pin(model, input_shapes, file)
     _infer_shapes(model)
@@ -157,6 +158,14 @@ def _check(model: ir.Model, file: str) -> None:
 
     with blaming(file, "the model is not valid"):
         common.CheckerPass()(model)
+
+
+def _forget_shapes(model: ir.Model) -> None:
+    """What the file says of values inside of it is not checked by anyone: it is inferred again."""
+    for graph in model.graphs():
+        for node in graph:
+            for value in node.outputs:
+                value.shape = None
 
 
 def _infer_shapes(model: ir.Model) -> None:

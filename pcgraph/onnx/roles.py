@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _THROUGH = ("Identity", "Cast", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Expand")
 
 
+_LAYERS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A float tensor of the file, for a function given as ``trainable=``.
@@ -53,6 +56,8 @@ def is_trainable(value: ir.Value, tensor: torch.Tensor, trainable: Trainable, ve
         return bool(trainable(Candidate(value.name or "", tensor, named)))
     if trainable == "all":
         return True
+    if tensor.numel() == 1 and all(_is_arithmetic(node, operand) for node, operand in uses):
+        return False  # an exporter's factor or epsilon
     if tensor.dim() == 0 or "fixed" in slots or not bool(torch.isfinite(tensor).all()):
         return False
     return not _is_placeholder_affine(uses, tensor)
@@ -74,6 +79,15 @@ def _slot(node: ir.Node, operand: int, version: int) -> str:
     if operand in row.settings:
         return "setting"
     return "fixed" if operand in row.fixed else "weight"
+
+
+def _is_arithmetic(node: ir.Node, operand: int) -> bool:
+    """Whether an operand of one number is just calculated with: not as the bias of a layer of one unit."""
+    if node.op_type == "Add":
+        other = node.inputs[1 - operand]
+        producer = other.producer() if other is not None else None
+        return producer is None or producer.op_type not in _LAYERS
+    return node.op_type in (*_THROUGH, "Div", "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "Sqrt", "Sub")
 
 
 def _is_placeholder_affine(uses: tuple[tuple[ir.Node, int], ...], tensor: torch.Tensor) -> bool:
