@@ -166,7 +166,7 @@ def _read(proto: onnx.TensorProto) -> torch.Tensor:
 def _fill(proto: onnx.TensorProto, values: torch.Tensor) -> None:
     """Replace a tensor's elements, whichever field they were in."""
     for field in ("float_data", "double_data", "int32_data", "external_data"):
-        proto.ClearField(field)  # type: ignore[arg-type]
+        proto.ClearField(field)
     proto.ClearField("data_location")
     kind = torch.int16 if values.dtype is torch.bfloat16 else values.dtype
     proto.raw_data = values.contiguous().view(kind).numpy().tobytes()

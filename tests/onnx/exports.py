@@ -42,7 +42,7 @@ class Outcome:
 
     Attributes:
         forward: largest difference from onnxruntime over all batch sizes, relative to the largest output.
-        gradient: the same of parameters' gradients from the original model's, of those that were found again.
+        gradient: largest distance of a parameter's gradient from the original model's, by norms, of those found again.
         missing: names of parameters of the original that were not found among the imported ones by their values.
         trained: number of parameter elements of the original, and of the imported module.
         module: the imported module.
@@ -158,7 +158,7 @@ def _gradients(
         (output * weights).sum().backward()
     known = list(module.parameters())
     worst, missing = 0.0, []
-    scale = max(float(p.grad.abs().max()) for p in original.parameters() if p.grad is not None)
+    scale = max(float(p.grad.norm()) for p in original.parameters() if p.grad is not None)
     for name, parameter in original.named_parameters():
         if parameter.grad is None:
             continue
@@ -167,8 +167,8 @@ def _gradients(
             missing.append(name)
             continue
         mine = twin.grad if torch.equal(twin, parameter) else twin.grad.T
-        largest = max(float(parameter.grad.abs().max()), FLAT * scale)
-        worst = max(worst, float((mine - parameter.grad).abs().max()) / largest)
+        largest = max(float(parameter.grad.norm()), FLAT * scale)
+        worst = max(worst, float((mine - parameter.grad).norm()) / largest)
     return worst, tuple(missing)
 
 
