@@ -3,9 +3,9 @@
 from .capture import Captured, capture, lower
 from .compiler import compile
 from .dynamics import IL, ZIL, Rule, Trace
-from .errors import CaptureError, GraphError, LearnError, OnnxImportError, PCGraphError, ScheduleError
+from .errors import CaptureError, GraphError, LearnError, OnnxExportError, OnnxImportError, PCGraphError, ScheduleError
 from .graph import PCGraph
-from .onnx import from_onnx
+from .onnx import from_onnx, to_onnx
 from .runtime import Inferred, PCNetwork
 from .schedule import Schedule, schedule
 from .verify import Report, verify
@@ -20,6 +20,7 @@ __all__ = [
     "GraphError",
     "Inferred",
     "LearnError",
+    "OnnxExportError",
     "OnnxImportError",
     "PCGraph",
     "PCGraphError",
@@ -34,5 +35,6 @@ __all__ = [
     "from_onnx",
     "lower",
     "schedule",
+    "to_onnx",
     "verify",
 ]

@@ -48,6 +48,10 @@ class LearnError(PCGraphError):
     """The learning phase was asked for something that it cannot do exactly."""
 
 
+class OnnxExportError(PCGraphError):
+    """Trained weights cannot be written back into the ONNX file that they came from."""
+
+
 class OnnxImportError(PCGraphError):
     """An ONNX file cannot be imported, or not without risking that it computes something else.
 

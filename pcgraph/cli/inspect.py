@@ -23,7 +23,7 @@ class Format(StrEnum):
 
 def inspect(
     model: Model,
-    inputs: Inputs,
+    inputs: Inputs = [],  # noqa: B006 - typer copies it
     train: Train = True,
     seed: Seed = 0,
     format: Annotated[Format, typer.Option(help="What to print.")] = Format.TABLE,

@@ -41,7 +41,7 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="package.module:name, where name is an nn.Module or something that makes one when called without "
-        "arguments. The current folder can be imported from.",
+        "arguments. The current folder can be imported from. Or a path that ends in .onnx.",
     ),
 ]
 Inputs = Annotated[
@@ -51,7 +51,8 @@ Inputs = Annotated[
         "-i",
         metavar="SHAPE",
         help="One per argument of forward: 8x3x32x32 (float32), 8x3x32x32:float64, or '8x64:int64<256' for integers "
-        "from 0 to 255 (in quotes: < means something to the shell). Filled with seeded random numbers.",
+        "from 0 to 255 (in quotes: < means something to the shell). Filled with seeded random numbers. An ONNX "
+        "file that fixes its shapes needs none.",
     ),
 ]
 Backend = Annotated[

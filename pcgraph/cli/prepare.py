@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+import typer
+
 from ..errors import PCGraphError
 from .inputs import InputSpec, parse, random_inputs
 from .target import load_model
@@ -28,7 +30,7 @@ def prepare(target: str, shapes: Sequence[str], *, train: bool, seed: int) -> Pr
     """Load the model from the seed, put it in train or eval mode, and make its inputs.
 
     Raises:
-        PCGraphError: see `load_model` and `parse`.
+        PCGraphError: see `load_model`, `parse` and `shapes_of`.
     """
     specs = tuple(parse(text) for text in shapes)  # before torch: a typing error is answered at once
     with status(f"loading {target}"):
@@ -36,7 +38,32 @@ def prepare(target: str, shapes: Sequence[str], *, train: bool, seed: int) -> Pr
 
         torch.manual_seed(seed)
         model = load_model(target).train(train)
+        specs = specs or shapes_of(model)
         return Prepared(model, random_inputs(specs, seed), specs)
+
+
+def shapes_of(model: nn.Module) -> tuple[InputSpec, ...]:
+    """Shapes of the inputs of an ONNX file, where it fixes them.
+
+    Raises:
+        PCGraphError: the file leaves a size or the range of an integer open.
+        typer.BadParameter: the model is from elsewhere.
+    """
+    from ..onnx.module import OnnxModule
+
+    if not isinstance(model, OnnxModule):
+        raise typer.BadParameter("a model needs its inputs, one per argument of forward", param_hint="--input")
+    specs = []
+    for known in model.provenance.inputs:
+        sizes = None if known.shape is None else "x".join("?" if size is None else str(size) for size in known.shape)
+        dtype = str(known.dtype).removeprefix("torch.")
+        if not sizes or "?" in sizes or not (known.dtype.is_floating_point or dtype == "bool"):
+            raise PCGraphError(
+                f"the file does not fix its input {known.name!r}: {sizes or 'no shape'}, {dtype}",
+                hint=f"give one --input for each of {', '.join(repr(i.name) for i in model.provenance.inputs)}",
+            )
+        specs.append(parse(f"{sizes}:{dtype}"))
+    return tuple(specs)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``package.module:name`` to an `nn.Module`."""
+"""``package.module:name``, or an ONNX file, to an `nn.Module`."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ from ..errors import PCGraphError
 if TYPE_CHECKING:
     from torch import nn
 
-_EXAMPLE = "write package.module:name, for example torchvision.models:resnet18"
+_EXAMPLE = "write package.module:name, for example torchvision.models:resnet18, or the path of an .onnx file"
 
 
 def load_model(target: str) -> nn.Module:
     """Import a model, or call the zero-argument class or function that makes one.
 
     Args:
-        target: ``package.module:name``; the name may be dotted. The current folder is importable.
+        target: ``package.module:name``; the name may be dotted. The current folder is importable. Or a path that
+            ends in ``.onnx``.
 
     Raises:
         PCGraphError: the text has no colon, the module or the name does not exist, importing or calling it
-            failed, it needs arguments, or what comes out is not an `nn.Module`.
+            failed, it needs arguments, or what comes out is not an `nn.Module`; the file cannot be imported.
     """
     from torch import nn
 
+    if target.endswith(".onnx"):
+        from ..onnx import from_onnx
+
+        return from_onnx(target)
     module_name, colon, path = target.partition(":")
     if not (colon and module_name and path):
         raise PCGraphError(f"MODEL {target!r} has no module and name with a colon between", hint=_EXAMPLE)

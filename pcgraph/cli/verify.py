@@ -16,7 +16,7 @@ NOT_EXACT = 1
 
 def verify(
     model: Model,
-    inputs: Inputs,
+    inputs: Inputs = [],  # noqa: B006 - typer copies it
     train: Train = True,
     seed: Seed = 0,
     backend: Backend = BackendName.EAGER,

@@ -14,13 +14,14 @@ from .limits import Limits
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
     from .job import Quantized
     from .module import OnnxModule
     from .roles import Trainable
     from .untie import Untie
 
-__all__ = ["Limits", "from_onnx"]
+__all__ = ["Limits", "from_onnx", "to_onnx"]
 
 
 def from_onnx(
@@ -62,6 +63,27 @@ def from_onnx(
     for name in ("onnx", "onnx_ir"):
         _require(name)
     return convert(source, trainable, untie, quantized, input_shapes, limits or Limits())
+
+
+def to_onnx(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write the weights of an imported model back into its ONNX file, as a new file.
+
+    The graph, its names and everything that was not trained stay as they are; weights are put back into the layout of
+    the file. A tensor that was merged with others, and copied at import, gets an initializer of its own if the copies
+    differ by now. Layers that the exporter fused stay fused.
+
+    Args:
+        model: from `from_onnx`, or a network that was compiled of such a model.
+        path: the file to write.
+
+    Raises:
+        OnnxExportError: the model does not come from a file, the file is gone, or a parameter has no place in it.
+    """
+    for name in ("onnx", "onnx_ir"):
+        _require(name)
+    from .export import export
+
+    export(model, path)
 
 
 def _require(name: str) -> None:

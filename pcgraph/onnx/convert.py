@@ -19,7 +19,7 @@ from .untie import Untie, Untier
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-    from torch import fx
+    from torch import Tensor, fx
 
 
 def convert(
@@ -39,11 +39,26 @@ def convert(
     inputs = []
     for value in graph.inputs:
         if value.name not in graph.initializers:  # old files list their initializers among the inputs
-            importer.values[value] = importer.placeholder(value.name or "input")
             inputs.append(_input(value, loaded.file))
+            importer.values[value] = _argument(importer, inputs[-1])
     outputs = [importer.argument(value) for value in importer.run(graph)]
     importer.graph.output(tuple(outputs) if len(outputs) > 1 else outputs[0])
     return _finished(importer, loaded, source, tuple(inputs))
+
+
+def _argument(importer: Importer, known: Input) -> fx.Node:
+    """An argument of forward; if its sizes are relied on, they are checked at every call."""
+    argument = importer.placeholder(known.name or "input")
+    if not importer.job.pinned or known.shape is None or all(size is None for size in known.shape):
+        return argument
+    return importer.graph.call_function(of_shape, (argument, list(known.shape)))
+
+
+def of_shape(x: Tensor, sizes: Sequence[int | None]) -> Tensor:
+    """``x``, which must have these sizes: constants were computed from them."""
+    if x.dim() != len(sizes) or any(size not in (None, known) for size, known in zip(sizes, x.shape, strict=True)):
+        raise ValueError(f"an input has the shape {list(x.shape)}, and was imported with input_shapes {list(sizes)}")
+    return x
 
 
 def _known(domain: str, name: str, version: int) -> bool:

@@ -243,7 +243,8 @@ class Importer:
 
     def _literal(self, value: Value, operand: int, row: operators.Operator) -> Any:
         """A constant operand as Python numbers, if the function reads it in Python."""
-        if operand in row.literals:
+        scalar = operand in row.scalars and isinstance(value, Leaf | Sizes) and _is_scalar(value)
+        if operand in row.literals or scalar:
             if isinstance(value, Sizes):
                 return value.argument
             if isinstance(value, Leaf) and not value.trainable and value.weight.tensor.numel() <= MOST:
@@ -311,3 +312,7 @@ class Importer:
     def sizes_of(self, value: Value | None) -> Sizes | None:
         """An operand as whole numbers."""
         return as_sizes(value)
+
+
+def _is_scalar(value: Leaf | Sizes) -> bool:
+    return value.scalar if isinstance(value, Sizes) else value.tensor.dim() == 0

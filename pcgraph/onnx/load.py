@@ -65,7 +65,7 @@ def load(
     from onnx_ir import external_data
     from onnx_ir.passes import common
 
-    with blaming(file, "the model cannot be read"):
+    with blaming(file, "the model cannot be read"), _quiet():
         model = ir.serde.deserialize_model(proto)
         if folder is not None:
             external_data.set_base_dir(model.graph, folder)
@@ -76,6 +76,7 @@ def load(
     with blaming(file, "the graph has a cycle"):
         common.TopologicalSortPass()(model)
     _check(model, file)
+    _forget_shapes(model)
     if input_shapes:
         _pin(model, input_shapes, file)
     _infer_shapes(model)
@@ -159,15 +160,30 @@ def _check(model: ir.Model, file: str) -> None:
         common.CheckerPass()(model)
 
 
+def _forget_shapes(model: ir.Model) -> None:
+    """What the file says of values inside of it is not checked by anyone: it is inferred again."""
+    for graph in model.graphs():
+        for node in graph:
+            for value in node.outputs:
+                value.shape = None
+
+
 def _infer_shapes(model: ir.Model) -> None:
     """Ranks and sizes, as far as they follow. Values are not propagated: a hostile file could make them huge."""
     from onnx_ir.passes import common
 
+    with _quiet():  # what cannot be inferred stays open, which is no news
+        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what `onnx_ir` logs of invalid files: the checker's error says it."""
     logger = logging.getLogger("onnx_ir")
     level = logger.level
-    logger.setLevel(logging.CRITICAL)  # what cannot be inferred stays open, which is no news
+    logger.setLevel(logging.CRITICAL)
     try:
-        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+        yield
     finally:
         logger.setLevel(level)
 

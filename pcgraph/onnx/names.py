@@ -69,17 +69,20 @@ class Names:
         self._inner: set[str] = set()
 
     def take(self, path: str) -> str:
-        """This path, or it with a number behind, such that it is neither taken nor part of a longer one."""
-        candidate, number = path, 0
-        while candidate in self._leaves or candidate in self._inner or self._below(candidate):
-            number += 1
-            candidate = f"{path}_{number}"
-        self._leaves.add(candidate)
-        parts = candidate.split(".")
-        self._inner.update(".".join(parts[:i]) for i in range(1, len(parts)))
-        return candidate
+        """This path, or it with numbers behind its parts, such that it is neither taken nor below or above one that is.
 
-    def _below(self, path: str) -> bool:
-        """Whether a part of the path is something that is no plain container."""
+        >>> names = Names()
+        >>> names.take("block.attention"), names.take("block.attention"), names.take("block.attention.bias")
+        ('block.attention', 'block.attention_1', 'block.attention_2.bias')
+        """
+        taken = ""
         parts = path.split(".")
-        return any(".".join(parts[:i]) in self._leaves for i in range(1, len(parts)))
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            number, candidate = 0, f"{taken}{part}"
+            while candidate in self._leaves or (last and candidate in self._inner):
+                number += 1
+                candidate = f"{taken}{part}_{number}"
+            (self._leaves if last else self._inner).add(candidate)
+            taken = f"{candidate}."
+        return taken[:-1]

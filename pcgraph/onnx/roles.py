@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _THROUGH = ("Identity", "Cast", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Expand")
 
 
+_LAYERS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A float tensor of the file, for a function given as ``trainable=``.
@@ -53,7 +56,9 @@ def is_trainable(value: ir.Value, tensor: torch.Tensor, trainable: Trainable, ve
         return bool(trainable(Candidate(value.name or "", tensor, named)))
     if trainable == "all":
         return True
-    if tensor.dim() == 0 or "fixed" in slots or not bool(torch.isfinite(tensor).all()):
+    if tensor.numel() == 1 and all(_is_arithmetic(node, operand) for node, operand in uses):
+        return False  # an exporter's factor or epsilon
+    if tensor.dim() == 0 or "fixed" in slots or not _is_finite(tensor):
         return False
     return not _is_placeholder_affine(uses, tensor)
 
@@ -76,13 +81,25 @@ def _slot(node: ir.Node, operand: int, version: int) -> str:
     return "fixed" if operand in row.fixed else "weight"
 
 
+def _is_arithmetic(node: ir.Node, operand: int) -> bool:
+    """Whether an operand of one number is just calculated with: not as the bias of a layer of one unit."""
+    if node.op_type == "Add":
+        other = node.inputs[1 - operand]
+        producer = other.producer() if other is not None else None
+        return producer is None or producer.op_type not in _LAYERS
+    return node.op_type in (*_THROUGH, "Div", "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "Sqrt", "Sub")
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all elements are; their sum is looked at first, which is quicker."""
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
 def _is_placeholder_affine(uses: tuple[tuple[ir.Node, int], ...], tensor: torch.Tensor) -> bool:
     """Ones and zeros that torch's exporter gives an InstanceNormalization that is half of a group norm.
 
     The group norm's own scale and bias follow behind the Reshape; these two were never parameters.
     """
-    if not uses or not bool((tensor == tensor.reshape(-1)[0]).all()) or float(tensor.reshape(-1)[0]) not in (0.0, 1.0):
-        return False
     for node, operand in uses:
         if node.op_type != "InstanceNormalization" or operand == 0:
             return False
@@ -90,4 +107,5 @@ def _is_placeholder_affine(uses: tuple[tuple[ir.Node, int], ...], tensor: torch.
         after = [use.node.op_type for use in node.outputs[0].uses()]
         if producer is None or producer.op_type != "Reshape" or after != ["Reshape"]:
             return False
-    return True
+    first = float(tensor.reshape(-1)[0]) if uses and tensor.numel() else None
+    return first in (0.0, 1.0) and bool((tensor == first).all())

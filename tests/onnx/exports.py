@@ -17,6 +17,8 @@ from torch.nn import functional as F
 import pcgraph
 
 Make = Callable[[], nn.Module]
+# A gradient that is zero but for rounding (of keys' biases) is measured against the model's largest times this.
+FLAT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Outcome:
 
     Attributes:
         forward: largest difference from onnxruntime over all batch sizes, relative to the largest output.
-        gradient: the same of parameters' gradients from the original model's, of those that were found again.
+        gradient: largest distance of a parameter's gradient from the original model's, by norms, of those found again.
         missing: names of parameters of the original that were not found among the imported ones by their values.
         trained: number of parameter elements of the original, and of the imported module.
         module: the imported module.
@@ -156,19 +158,20 @@ def _gradients(
         (output * weights).sum().backward()
     known = list(module.parameters())
     worst, missing = 0.0, []
-    scale = max(float(p.grad.abs().max()) for p in original.parameters() if p.grad is not None)
+    scale = max(float(p.grad.norm()) for p in original.parameters() if p.grad is not None)
     for name, parameter in original.named_parameters():
         if parameter.grad is None:
             continue
-        twin = next((p for p in known if p.numel() == parameter.numel() and _same(p, parameter)), None)
+        twin = next((p for p in known if p.grad is not None and _same(p, parameter)), None)
         if twin is None:
             missing.append(name)
             continue
-        mine = twin.grad.reshape(parameter.shape) if twin.shape != parameter.shape else twin.grad
-        largest = max(float(parameter.grad.abs().max()), 1e-6 * scale)
-        worst = max(worst, float((mine - parameter.grad).abs().max()) / largest)
+        mine = twin.grad if torch.equal(twin, parameter) else twin.grad.T
+        largest = max(float(parameter.grad.norm()), FLAT * scale)
+        worst = max(worst, float((mine - parameter.grad).norm()) / largest)
     return worst, tuple(missing)
 
 
 def _same(one: torch.Tensor, two: torch.Tensor) -> bool:
-    return torch.equal(one.detach().reshape(-1), two.detach().reshape(-1))
+    """Whether two parameters are equal, or one is the other transposed."""
+    return torch.equal(one, two) or (one.dim() == 2 and torch.equal(one.T, two))

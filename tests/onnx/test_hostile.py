@@ -278,3 +278,11 @@ def test_errors_name_node_operator_and_file(tmp_path: Path) -> None:
     error = caught.value
     assert (error.node, error.operator) == ("the one", "com.microsoft::Attention")
     assert error.file == str(tmp_path / "net.onnx") and "net.onnx" in str(error)
+
+
+def test_files_changed_at_random() -> None:
+    from tests.onnx.fuzz import run
+
+    found, finds = run(seconds=3, seed=1, most=150)
+    assert not finds, list(finds)
+    assert found["refused"] and found["imported"]

@@ -330,6 +330,19 @@ def test_loops_unroll_at_run_time() -> None:
     assert pcgraph.verify(module, (X, torch.tensor(3))).exact
 
 
+def test_promised_sizes_are_checked_at_every_call() -> None:
+    text = """g (float[N, 4] x) => (float[K] y) {
+        s = Shape(x)
+        f = Cast<to = 1>(s)
+        m = ReduceMax(x)
+        y = Mul(f, m)
+    }"""
+    module = pcgraph.from_onnx(model(text), input_shapes={"x": (2, None)})
+    assert torch.equal(module(X), torch.tensor([[2.0, 4.0]]))
+    with pytest.raises(ValueError, match="input_shapes"):
+        module(torch.ones(3, 4))
+
+
 # -- quantised files -----------------------------------------------------------------------------------------
 QUANTISED = """g (float[N, 4] x) => (float[N, 3] y) {
     w = DequantizeLinear(q, scale)

@@ -101,6 +101,7 @@ def test_public_names() -> None:
         "IL",
         "Inferred",
         "LearnError",
+        "OnnxExportError",
         "OnnxImportError",
         "PCGraph",
         "PCGraphError",
@@ -116,6 +117,7 @@ def test_public_names() -> None:
         "from_onnx",
         "lower",
         "schedule",
+        "to_onnx",
         "verify",
     ]
     assert all(hasattr(pcgraph, name) for name in pcgraph.__all__)

@@ -21,9 +21,11 @@ def from_front(index: Tensor, size: int) -> Tensor:
     return torch.where(index < 0, index + size, index)
 
 
-@operator("Gather")
-def gather(x: Tensor, index: Tensor, axis: int = 0) -> Tensor:
+@operator("Gather", scalars=(1,))
+def gather(x: Tensor, index: Tensor | int, axis: int = 0) -> Tensor:
     """Slices of ``x`` along ``axis``: the shape of the index stands in the place of the axis."""
+    if isinstance(index, int):
+        return x.select(axis, index)
     axis = positive(axis, x.dim())
     picked = x.index_select(axis, from_front(index, x.size(axis)).reshape(-1))
     return picked if index.dim() == 1 else picked.reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))

@@ -183,7 +183,7 @@ def constant_of_shape(shape: Integers, value: Tensor | None = None) -> Tensor:
 
 
 @operator("Range", literals=(0, 1, 2), settings=(0, 1, 2))
-def range_(start: Number, limit: Number, delta: Number) -> Tensor:
+def range_(start: Number, limit: Number, delta: Number, stash_type: int = 1) -> Tensor:
     """Numbers from start to below limit, by delta."""
     first, last, by = number(start), number(limit), number(delta)
     count = max(0, math.ceil((last - first) / by))

@@ -21,6 +21,7 @@ class Operator:
         since: first opset version of the domain that this function computes.
         function: takes the operands in order (None for those left out) and the attributes by name.
         literals: operands that the function reads in Python, such as shapes; constants there become Python numbers.
+        scalars: operands of which constant scalars become Python numbers, other constants do not.
         settings: float operands that no gradient reaches or that are statistics: never parameters.
         fixed: float operands that are not weights by nature (a mask, a bound): parameters on request only.
         counted: whether the function takes ``outputs``, the number of outputs in use, and returns a tuple if it is
@@ -32,6 +33,7 @@ class Operator:
     since: int
     function: Callable[..., Any]
     literals: frozenset[int] = frozenset()
+    scalars: frozenset[int] = frozenset()
     settings: frozenset[int] = frozenset()
     fixed: frozenset[int] = frozenset()
     counted: bool = False
@@ -45,6 +47,7 @@ def operator(
     domain: str = "",
     since: int = 1,
     literals: tuple[int, ...] = (),
+    scalars: tuple[int, ...] = (),
     settings: tuple[int, ...] = (),
     fixed: tuple[int, ...] = (),
     counted: bool = False,
@@ -53,7 +56,7 @@ def operator(
 
     def register(function: F) -> F:
         for name in names:
-            add(name, function, domain, since, literals, settings, fixed, counted)
+            add(name, function, domain, since, literals, scalars, settings, fixed, counted)
         return function
 
     return register
@@ -65,13 +68,15 @@ def add(
     domain: str = "",
     since: int = 1,
     literals: tuple[int, ...] = (),
+    scalars: tuple[int, ...] = (),
     settings: tuple[int, ...] = (),
     fixed: tuple[int, ...] = (),
     counted: bool = False,
 ) -> None:
     """Register a function, such as one of torch's own."""
     versions = _TABLE.setdefault((domain, name), [])
-    row = Operator(name, domain, since, function, frozenset(literals), frozenset(settings), frozenset(fixed), counted)
+    sets = (frozenset(literals), frozenset(scalars), frozenset(settings), frozenset(fixed))
+    row = Operator(name, domain, since, function, *sets, counted)
     assert all(known.since != since for known in versions), f"{name} since {since} is there already"
     versions.append(row)
     versions.sort(key=lambda known: -known.since)
