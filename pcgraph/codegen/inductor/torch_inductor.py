@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .cpp_batch import one_run
+from .tanh import decompositions
 
 Kernel = Callable[[list[torch.Tensor]], Sequence[Any]]
 
@@ -41,7 +42,8 @@ def compiled(function: Kernel, values: Sequence[torch.Tensor], *, checked: bool,
     with _quiet(), config.patch(settings), one_run():
         fake = [mode.from_tensor(value.detach(), static_shapes=True) for value in values]
         with mode:
-            traced = make_fx(lambda *a: tuple(function(list(a))), decomposition_table=select_decomp_table())(*fake)
+            table = {**select_decomp_table(), **decompositions()}
+            traced = make_fx(lambda *a: tuple(function(list(a))), decomposition_table=table)(*fake)
         _prepare(traced)
         with tracing(TracingContext(mode)), V.set_fake_mode(mode):
             compile_fx._recursive_joint_graph_passes(traced, input_device=values[0].device)
