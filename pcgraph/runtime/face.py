@@ -90,7 +90,7 @@ class Face:
             if capture.once or (capture.asks and not capture.holds(self._inputs)):
                 capture = self._look(outputs)
             elif self._short is not None:
-                found = self._short(capture.compiled.binding.values(self._inputs), [self._seed.clone()])
+                found = self._short(capture.compiled.binding.values(self._inputs))
                 return self._errors(outputs, found)
         value, found = self._slopes(capture.compiled)
         self.losses.append(value)
@@ -132,8 +132,7 @@ class Face:
             program = compiled.program
             if program not in _short:
                 _short[program] = slopes(program)
-            spec = program.graph.spec(program.graph.outputs[0])
-            self._short, self._seed = _short[program], torch.ones(spec.shape, dtype=spec.dtype, device=spec.device)
+            self._short = _short[program]
         return capture
 
     def _slopes(self, compiled: Compiled) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import PCGraphError
 from .compiled import Compiled
+from .descent import finish, rates, refuse_pending, stepped
 from .run import Run
 
 Loss = Callable[[Any, Any], torch.Tensor]
@@ -79,7 +80,7 @@ def learn_from(compiled: Compiled, inputs: Sequence[torch.Tensor]) -> torch.Tens
     """Predict, let the errors come down from the only output, and add up the gradients; returns the output."""
     values = compiled.binding.values(inputs)
     leaves = [values[i] for i in compiled.sources[0]]
-    if not compiled.straight or _watched_by_the_engine(leaves):
+    if not compiled.straight or watched_by_the_engine(leaves):
         value: torch.Tensor = compiled(inputs)
         value.backward()  # the engine sees one node per segment of the network, and what is outside; no vertex
         return value.detach()
@@ -94,6 +95,33 @@ def learn_from(compiled: Compiled, inputs: Sequence[torch.Tensor]) -> torch.Tens
             if gradient is not None:
                 _add(leaf, gradient, copied)
     return value.detach() if value.requires_grad else value  # it may be a leaf, looked at differently
+
+
+def descend_from(compiled: Compiled, inputs: Sequence[torch.Tensor], optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    """`learn_from`, and the optimizer's step: inside of the program where that is plain gradient descent.
+
+    Raises:
+        PCGraphError: a parameter has a gradient already.
+    """
+    refuse_pending(optimizer)
+    values = compiled.binding.values(inputs)
+    leaves = [values[i] for i in compiled.sources[0]]
+    if compiled.whole and compiled.straight and not watched_by_the_engine(leaves):
+        places = rates(optimizer, leaves, inputs)
+        program = compiled.program
+        names = {program.ends[0][k].vertex: rate for k, rate in (places or {}).items()}
+        function = program.descending(frozenset(names)) if names else None
+        if function is not None:
+            with torch.no_grad():
+                (value,), gradients = function(values, [names[n] for n in program.externals if n in names])
+                for leaf, gradient in zip(leaves, gradients, strict=True):  # of another optimizer, or none
+                    if gradient is not None:
+                        _add(leaf, gradient, copied=True)
+            stepped(optimizer)
+            return value
+    value = learn_from(compiled, inputs)
+    finish(optimizer)
+    return value
 
 
 def _learned(
@@ -123,7 +151,7 @@ def accumulate(
     Returns:
         That, or None if it was not asked for.
     """
-    if _watched_by_the_engine(leaves):
+    if watched_by_the_engine(leaves):
         for leaf, gradient in zip(leaves, gradients, strict=True):
             leaf.backward(gradient)  # this leaf's accumulation alone, with its hooks
         return copied
@@ -135,7 +163,7 @@ def accumulate(
     return copied
 
 
-def _watched_by_the_engine(leaves: Sequence[torch.Tensor]) -> bool:
+def watched_by_the_engine(leaves: Sequence[torch.Tensor]) -> bool:
     """Whether somebody waits for what only the engine does: call hooks, go on to what made an input."""
     if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda") or torch.is_anomaly_enabled():
         return True
