@@ -149,26 +149,27 @@ class Inference:
         """Level by level: errors go back, the values one level deeper move, and this level predicts from them."""
         outputs = {mu for moves in self._levels.get(0, ()) for mu in moves.predictions}
         with script.block("for _ in once:"):
-            for number, depths in enumerate(self._stretches.depths):
+            for depths in self._stretches.depths:
                 calls = self._stretches.calls(depths, scratch) if self._skipping else None
                 if calls is None:
                     for depth in depths:
                         self._level(script, depth, scratch)
                     continue
                 first, last = self._awake(depths[0]), self._awake(depths[-1])
-                alone = script.cell(f"alone{number}", last)  # up to when its levels run one by one
-                with script.block(f"if t <= {alone}:"):
-                    for depth in depths:
-                        self._level(script, depth, scratch)
-                with script.block("else:"):
-                    if self._stretches.early(depths):
-                        with script.block(f"if t == {first}:"):
-                            script.lines(self._stretches.wake(depths))
+                if self._stretches.early(depths):
+                    if first:
+                        script.add(f"if t < {first}: break")
+                    with script.block(f"if t == {first}:"):
+                        script.lines(self._stretches.wake(depths))
                     script.lines(calls, self._kept | outputs)
-                    if self._stretches.early(depths):
-                        script.add(f"{alone} = {first - 1}")  # its kernels are proven
-                        with script.block(f"if t == {last}:"):
-                            script.lines(self._stretches.arrive(depths))
+                    with script.block(f"if t == {last}:"):
+                        script.lines(self._stretches.arrive(depths))
+                else:
+                    with script.block(f"if t <= {last}:"):
+                        for depth in depths:
+                            self._level(script, depth, scratch)
+                    with script.block("else:"):
+                        script.lines(calls, self._kept | outputs)
 
     @cached_property
     def _levels(self) -> dict[int, list[Moves]]:

@@ -61,11 +61,6 @@ class Script:
         with self.block("else:"):
             self.lines(other, keep)
 
-    def cell(self, name: str, value: Any) -> str:
-        """Something that outlives a call; returns how to read it and write to it."""
-        self._namespace[name] = [value]
-        return f"{name}[0]"
-
     @contextmanager
     def block(self, head: str) -> Iterator[None]:
         """An indented block."""

@@ -1,8 +1,7 @@
 """Which levels of inference are put together, how they are written, and when they may begin to run together.
 
 Errors come to one level after the other. A stretch runs as a whole as soon as one has come to its first level: an
-error of 0 moves nothing, so the levels behind it stay where they are. But its kernels are proven on the tensors of
-their first call, which must not be zeros; until then it waits for the errors to come to all of its levels.
+error of 0 moves nothing, so the levels behind it stay where they are.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .cpp_batch import one_run
-from .tanh import decompositions
+from .decompositions import decompositions
 
 Kernel = Callable[[list[torch.Tensor]], Sequence[Any]]
 
