@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.optim import optimizer as torch_optimizer
@@ -42,30 +43,72 @@ def finish(optimizer: torch.optim.Optimizer) -> None:
             p.grad = None
 
 
-def rates(
-    optimizer: torch.optim.Optimizer, leaves: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]
-) -> dict[int, float] | None:
-    """Negative learning rates by place among `leaves`, if a step is nothing but ``p -= lr * p.grad``.
+class Descents:
+    """Which leaves of a program learn by plain descent, by optimizer; worked out once and compared at every call."""
+
+    def __init__(self) -> None:
+        self._known: WeakKeyDictionary[torch.optim.Optimizer, tuple[Any, Plan]] = WeakKeyDictionary()
+
+    def plan(
+        self, optimizer: torch.optim.Optimizer, leaves: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]
+    ) -> Plan | None:
+        """The plan for these leaves, if a step is nothing but ``p -= lr * p.grad``.
+
+        Args:
+            optimizer: of anyone's.
+            leaves: what learns, by the program.
+            inputs: of the call.
+
+        Returns:
+            None if it is something else, or if an input lies in the memory of a parameter.
+        """
+        if type(optimizer) is not torch.optim.SGD or _watched(optimizer):
+            return None
+        groups = optimizer.param_groups
+        for group in groups:
+            if any([group.get(name) for name in _OFF]) or type(group["lr"]) not in (float, int):
+                return None
+        key = [list(map(id, leaves)), *[(id(group), *map(id, group["params"])) for group in groups]]
+        known = self._known.get(optimizer)
+        if known is None or known[0] != key:
+            known = self._known[optimizer] = key, Plan(groups, leaves)
+        plan = known[1]
+        if not plan.places or not plan.memories.isdisjoint(map(_memory, inputs)):
+            return None
+        return plan
+
+
+class Plan:
+    """Plain descent on some leaves.
 
     Args:
-        optimizer: of anyone's.
-        leaves: what learns, by the program.
-        inputs: of the call.
+        groups: of the optimizer's parameters.
+        leaves: of the program.
 
-    Returns:
-        None if it is something else, or if an input lies in the memory of a parameter.
+    Attributes:
+        places: of those that learn, among the leaves; empty where some are not plain tensors.
+        memories: that they lie in.
+        function: of the program that ends with their descent, once it is known; and its order of the places.
     """
-    if type(optimizer) is not torch.optim.SGD or _watched(optimizer):
-        return None
-    found: dict[int, float] = {}
-    for group in optimizer.param_groups:
-        if any(group.get(name) for name in _OFF) or type(group["lr"]) not in (float, int):
-            return None
-        found.update((id(p), -float(group["lr"])) for p in group["params"])
-    by_place = {k: found[id(leaf)] for k, leaf in enumerate(leaves) if id(leaf) in found}
-    memories = {_memory(leaves[k]) for k in by_place}
-    plain = all(leaves[k].layout is torch.strided and not leaves[k].is_complex() for k in by_place)
-    return by_place if plain and memories.isdisjoint(map(_memory, inputs)) else None
+
+    def __init__(self, groups: Sequence[dict[str, Any]], leaves: Sequence[torch.Tensor]) -> None:
+        group_of = {id(p): group for group in groups for p in group["params"]}
+        self._groups = {k: group_of[id(leaf)] for k, leaf in enumerate(leaves) if id(leaf) in group_of}
+        if any(leaves[k].layout is not torch.strided or leaves[k].is_complex() for k in self._groups):
+            self._groups = {}
+        self.places = tuple(self._groups)
+        self._leaves = [leaves[k] for k in self.places]
+        self.function: Any = None
+        self.order: Sequence[int] = self.places
+
+    @property
+    def memories(self) -> set[int]:
+        """As they are now: ``p.data = ...`` moves a parameter."""
+        return set(map(_memory, self._leaves))
+
+    def rates(self) -> list[float]:
+        """Negative learning rates as they are now, in order."""
+        return [-float(self._groups[k]["lr"]) for k in self.order]
 
 
 def stepped(optimizer: torch.optim.Optimizer) -> None:
@@ -84,4 +127,5 @@ def _watched(optimizer: torch.optim.SGD) -> bool:
 
 
 def _memory(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else 0
+    """Where the memory behind a tensor begins, whoever shares it in whatever way."""
+    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided and tensor.numel() else id(tensor)

@@ -19,7 +19,7 @@ from ..dynamics.trace import label
 from ..errors import PCGraphError
 from ..graph import Role
 from ..schedule import schedule
-from .descent import finish, rates, refuse_pending, stepped
+from .descent import Plan, finish, refuse_pending, stepped
 from .face import Face, captured
 from .step import Loss, accumulate, watched_by_the_engine
 
@@ -102,18 +102,20 @@ class _Session:
         values = binding.values(tensors)
         own = dict(zip(self.inference.externals, values, strict=True))
         self.leaves = [own[name] for name in self.inference.leaves]
-        places: dict[int, float] = {}
+        plan: Plan | None = None
         if optimizer is not None and not program.backend.exact and not watched_by_the_engine(self.leaves):
-            places = rates(optimizer, self.leaves, tensors) or {}
-            descending = inference_of(program, looking, frozenset(self.inference.leaves[k] for k in places))
+            plan = self.compiled.inferring.plan(optimizer, self.leaves, tensors)
+        if plan is not None:
+            descending = inference_of(program, looking, frozenset(self.inference.leaves[k] for k in plan.places))
             if descending.possible:
                 self.inference = descending
             else:
-                places = {}
-        self.descended = bool(places)
+                plan = None
+        self.descended = plan is not None
+        rates, places = ([], ()) if plan is None else (plan.rates(), plan.places)
         self.face = Face(network._with_loss(loss, alone=True), binding.rebuild, self.inference, target, looking)
         with torch.no_grad():
-            found, self.looked = self.inference.run(values, self.face, rule.steps, rule.gamma, list(places.values()))
+            found, self.looked = self.inference.run(values, self.face, rule.steps, rule.gamma, rates)
         kept = [k for k in range(len(self.leaves)) if k not in places]
         found, self.leaves = [found[k] for k in kept], [self.leaves[k] for k in kept]
         self.complete = all([gradient is not None for gradient in found])

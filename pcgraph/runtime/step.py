@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import PCGraphError
 from .compiled import Compiled
-from .descent import finish, rates, refuse_pending, stepped
+from .descent import finish, refuse_pending, stepped
 from .run import Run
 
 Loss = Callable[[Any, Any], torch.Tensor]
@@ -107,13 +107,15 @@ def descend_from(compiled: Compiled, inputs: Sequence[torch.Tensor], optimizer: 
     values = compiled.binding.values(inputs)
     leaves = [values[i] for i in compiled.sources[0]]
     if compiled.whole and compiled.straight and not watched_by_the_engine(leaves):
-        places = rates(optimizer, leaves, inputs)
-        program = compiled.program
-        names = {program.ends[0][k].vertex: rate for k, rate in (places or {}).items()}
-        function = program.descending(frozenset(names)) if names else None
-        if function is not None:
+        plan = compiled.descents.plan(optimizer, leaves, inputs)
+        if plan is not None and plan.function is None:
+            ends = compiled.program.ends[0]
+            names = {ends[k].vertex: k for k in plan.places}
+            plan.function = compiled.program.descending(frozenset(names)) or False
+            plan.order = [names[name] for name in compiled.program.externals if name in names]
+        if plan is not None and plan.function:
             with torch.no_grad():
-                (value,), gradients = function(values, [names[n] for n in program.externals if n in names])
+                (value,), gradients = plan.function(values, plan.rates())
                 for leaf, gradient in zip(leaves, gradients, strict=True):  # of another optimizer, or none
                     if gradient is not None:
                         _add(leaf, gradient, copied=True)
