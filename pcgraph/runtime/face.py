@@ -136,13 +136,17 @@ class Face:
         return capture
 
     def _slopes(self, compiled: Compiled) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:
+        value: torch.Tensor
+        found: Sequence[torch.Tensor | None]
         values = compiled.binding.values(self._inputs)
         leaves = [values[i] for i in compiled.sources[0]]
-        if compiled.straight:
+        if compiled.straight and compiled.whole:
+            (value,), found = compiled.program.together(values)
+        elif compiled.straight:
             run = Run(compiled, values, leaves)
             run.predict()
-            value: torch.Tensor = run.outputs[0]
-            found: Sequence[torch.Tensor | None] = run.learn(0, (torch.ones_like(value),), keep=False)
+            value = run.outputs[0]
+            found = run.learn(0, (torch.ones_like(value),), keep=False)
         else:  # the engine sees one node per segment of the loss
             with torch.enable_grad():
                 leaves = [leaf.detach().requires_grad_() for leaf in leaves]

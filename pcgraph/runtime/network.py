@@ -180,18 +180,16 @@ class PCNetwork(Facade):
         """Prediction, loss and learning in one call: ``loss(pcn(inputs), target).backward()``, with less around it.
 
         The loss is captured as a part of the network, whose only output it is. Every ``p.grad`` is what the two lines
-        would have made it, to the bit. The engine takes part only where somebody waits for it: hooks on parameters
-        and inside of the model, inputs with a history, torch.distributed. Hooks on a parameter's gradient function are
-        not seen.
+        would have made it, to the bit. The engine takes part only where somebody waits for it: hooks on parameters and
+        inside of the model, inputs with a history, torch.distributed. Hooks on gradient functions are not seen.
 
         Args:
             inputs: the argument of the call; a tuple of several, or a dict of keyword arguments.
             target: second argument of `loss`.
             loss: ``(output, target)`` -> tensor with one element; a function or a module. Pass the same one at every
                 step: each is captured for itself.
-            optimizer: takes its step in the same call. ``p.grad`` of its parameters must be None before and is None
-                after. Under the back end inductor a plain ``SGD`` becomes part of the program: weights learn where
-                their gradients are made.
+            optimizer: takes its step in the same call; ``p.grad`` of its parameters must be None before and is None
+                after. A plain ``SGD`` is part of the program under the back end inductor.
 
         Returns:
             The loss, without a history.
@@ -237,7 +235,7 @@ class PCNetwork(Facade):
             target: second argument of `loss`.
             loss: ``(output, target)`` -> tensor with one element. Pass the same one at every step.
             rule: `IL(gamma, steps)`, or `ZIL()`.
-            optimizer: as for `step`.
+            optimizer: as in `step`.
 
         Returns:
             The loss of the model's own prediction, without a history.
