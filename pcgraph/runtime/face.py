@@ -10,9 +10,8 @@ import torch
 
 from ..codegen import Inference, Program, slopes
 from ..errors import PCGraphError
-from .run import Run
 from .signature import signature_of
-from .step import Loss, one_number
+from .step import Loss, learned, one_number
 from .surroundings import refuse_surroundings
 
 if TYPE_CHECKING:
@@ -140,13 +139,8 @@ class Face:
         found: Sequence[torch.Tensor | None]
         values = compiled.binding.values(self._inputs)
         leaves = [values[i] for i in compiled.sources[0]]
-        if compiled.straight and compiled.whole:
-            (value,), found = compiled.program.together(values)
-        elif compiled.straight:
-            run = Run(compiled, values, leaves)
-            run.predict()
-            value = run.outputs[0]
-            found = run.learn(0, (torch.ones_like(value),), keep=False)
+        if compiled.straight:
+            value, found = learned(compiled, values, leaves)
         else:  # the engine sees one node per segment of the loss
             with torch.enable_grad():
                 leaves = [leaf.detach().requires_grad_() for leaf in leaves]

@@ -214,9 +214,8 @@ class PCNetwork(Facade):
                 hint="set them on `pcn.module`, or write loss(pcn(x), y).backward()",
             )
         whole = self._with_loss(loss)
-        call = (inputs, target)
-        tensors, signature = signature_of(call, {})
-        compiled = whole._program_for(call, {}, tensors, signature)
+        tensors, signature = signature_of((inputs, target), {})
+        compiled = whole._program_for((inputs, target), {}, tensors, signature)
         if compiled is None:
             raise PCGraphError("neither a parameter nor an input requires a gradient", hint="unfreeze one of them")
         self.__dict__["_latest"] = whole._latest

@@ -85,7 +85,7 @@ def learn_from(compiled: Compiled, inputs: Sequence[torch.Tensor]) -> torch.Tens
         value.backward()  # the engine sees one node per segment of the network, and what is outside; no vertex
         return value.detach()
     with torch.no_grad():
-        value, gradients = _learned(compiled, values, leaves)
+        value, gradients = learned(compiled, values, leaves)
         if compiled.copied is None:
             compiled.copied = [
                 g is not None and (twice or not _laid_out_like(g, leaf))
@@ -106,7 +106,8 @@ def descend_from(compiled: Compiled, inputs: Sequence[torch.Tensor], optimizer: 
     refuse_pending(optimizer)
     values = compiled.binding.values(inputs)
     leaves = [values[i] for i in compiled.sources[0]]
-    if compiled.whole and compiled.straight and not watched_by_the_engine(leaves):
+    fused = not (compiled.program.backend.exact or compiled.watch or compiled.stale)
+    if fused and compiled.straight and not watched_by_the_engine(leaves):
         plan = compiled.descents.plan(optimizer, leaves, inputs)
         if plan is not None and plan.function is None:
             ends = compiled.program.ends[0]
@@ -126,7 +127,7 @@ def descend_from(compiled: Compiled, inputs: Sequence[torch.Tensor], optimizer: 
     return value
 
 
-def _learned(
+def learned(
     compiled: Compiled, values: list[Any], leaves: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:
     """The output, and the gradients."""
