@@ -116,6 +116,17 @@ def candidates(net: Net, rule: pcgraph.IL) -> dict[str, Step]:
 
         return step
 
+    def fused(rule: pcgraph.IL | pcgraph.ZIL) -> Step:
+        model, x, y = built(net)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+        network = pcgraph.compile(model, backend="inductor")
+
+        def step() -> None:
+            optimizer.zero_grad()
+            network.learn(x, y, squared, rule, optimizer)
+
+        return step
+
     def backprop(model: nn.Module, x: Tensor, y: Tensor) -> None:
         squared(model(x), y).backward()
 
@@ -128,16 +139,18 @@ def candidates(net: Net, rule: pcgraph.IL) -> dict[str, Step]:
     def everything(network: Any, x: Tensor, y: Tensor) -> None:
         program = network.prepare(x)._last().compiled.program
         skipping = runtime.inference_of(program)
-        kept = runtime.inferences[program]
-        kept[False] = unskipping(skipping)
+        kept, key = runtime.inferences[program], (False, frozenset[str]())
+        kept[key] = unskipping(skipping)
         network.learn(x, y, squared, rule)
-        kept[False] = skipping
+        kept[key] = skipping
 
     steps = {
         "backprop": stepper(backprop, False),
         "backprop again": stepper(backprop, False),
         "Z-IL": stepper(zil, True),
         "IL": stepper(inference, True),
+        "Z-IL, fused": fused(pcgraph.ZIL()),
+        "IL, fused": fused(rule),
     }
     if net.deep:
         steps["IL, all nodes"] = stepper(everything, True)
@@ -237,6 +250,8 @@ def report(results: list[dict[str, Any]]) -> str:
         "Z-IL",
         "IL",
         "IL's products",
+        "Z-IL, fused",
+        "IL, fused",
         "IL, all nodes",
     )
     lines: list[tuple[str, ...]] = [head]
@@ -249,6 +264,7 @@ def report(results: list[dict[str, Any]]) -> str:
                 *(
                     shown(ratios["IL"]),
                     "-" if r["products"] is None else f"{r['products']:.2f}",
+                    *(shown(ratios["Z-IL, fused"]), shown(ratios["IL, fused"])),
                     shown(ratios.get("IL, all nodes")),
                 ),
             )

@@ -29,11 +29,13 @@ class Contender:
         learn: one step: clears the gradients, predicts, fills them; returns output (or None) and loss.
         check: from what `learn` did and what eager backprop did to a verdict; raises `NotRun`.
         network: of pcgraph, if it has one.
+        step: a training step with its own update of the parameters; None where the optimizer's follows `learn`.
     """
 
     learn: Learn
     check: Callable[[Seen, Seen], dict[str, Any]]
     network: Any = None
+    step: Callable[[], object] | None = None
 
 
 class Makers:
@@ -66,8 +68,10 @@ class Makers:
             options: Any = {"fallback_random": True} if self.draws else None  # or it would draw others than eager
             compiled = torch.compile(self.work.model, dynamic=False, options=options)
             return Contender(self._twice(compiled), lambda found, wanted: close(found, wanted, CLOSE, "close"))
-        if key == "il":
-            return self._inference_learning()
+        if key in ("il", "inductor il"):
+            return self._inference_learning(**({"backend": "inductor"} if key == "inductor il" else {}))
+        if key == "inductor sgd":
+            return self._descent(self._network(backend="inductor"), pcgraph.ZIL())
         if key == "simulation":
             return self._simulation()
         if key == "il simulation":
@@ -149,12 +153,38 @@ class Makers:
 
         return Contender(self._simulated(pcgraph.ZIL()), as_backprop, self._network())
 
-    def _inference_learning(self) -> Contender:
+    def _descent(self, network: Any, rule: Any) -> Contender:
+        """A call that learns and updates; for the check, the gradient is what it changes at a rate of 1."""
+        work, parameters = self.work, list(self.work.model.parameters())
+        if work.lr is None:
+            raise NotRun("no optimizer belongs to a step of this model")
+        inputs = work.inputs[0] if len(work.inputs) == 1 else work.inputs
+        optimizer, whole = (torch.optim.SGD(parameters, lr=lr) for lr in (work.lr, 1.0))
+
+        def step() -> object:
+            optimizer.zero_grad()
+            return network.learn(inputs, work.target, work.loss, rule, optimizer)
+
+        def learn() -> tuple[None, torch.Tensor]:
+            before = [p.detach().clone() for p in parameters]
+            whole.zero_grad()
+            loss = network.learn(inputs, work.target, work.loss, rule, whole)
+            with torch.no_grad():
+                for p, old in zip(parameters, before, strict=True):
+                    p.grad = old - p
+                    p.copy_(old)
+            return None, loss
+
+        return Contender(learn, lambda found, wanted: close(found, wanted, CLOSE, "close"), network, step)
+
+    def _inference_learning(self, **options: str) -> Contender:
         """Held against the simulation of a few steps; `learn` runs as many as were asked for."""
-        work, network, parameters = self.work, self._network(), list(self.work.model.parameters())
+        work, network, parameters = self.work, self._network(**options), list(self.work.model.parameters())
         if not hasattr(network, "learn"):
             raise NotRun("this version of pcgraph does not compile inference learning")
         inputs = work.inputs[0] if len(work.inputs) == 1 else work.inputs
+        whole = pcgraph.IL(GAMMA, self.il_steps)
+        step = self._descent(network, whole).step if options and work.lr is not None else None
 
         def learner(rule: Any) -> Learn:
             def learn() -> tuple[None, torch.Tensor]:
@@ -170,7 +200,7 @@ class Makers:
             simulated.buffers = few.buffers
             return close(few, simulated, CLOSE, "simulated") | {"cosine": cosine(found.gradients, wanted.gradients)}
 
-        return Contender(learner(pcgraph.IL(GAMMA, self.il_steps)), as_simulated, network)
+        return Contender(learner(whole), as_simulated, network, step)
 
 
 def compile_options() -> set[str]:

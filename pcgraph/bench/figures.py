@@ -12,7 +12,10 @@ from .names import AGAIN, BASE, CONTENDERS
 
 CONTROL = 0.02
 """How far backprop may be from itself before the run counts as disturbed."""
-_COMPILED = ("pcgraph", "pcgraph step", "pcgraph low", "il", "torch.compile", "inductor", "inductor step")
+_COMPILED = (
+    *("pcgraph", "pcgraph step", "pcgraph low", "il", "torch.compile"),
+    *("inductor", "inductor step", "inductor sgd", "inductor il"),
+)
 
 
 @dataclass

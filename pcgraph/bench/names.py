@@ -41,6 +41,8 @@ CONTENDERS: dict[str, str] = {
     "torch.compile": "backprop through torch.compile(model)",
     "inductor": "pcgraph.compile(model, backend='inductor'), two calls",
     "inductor step": "the same in one call",
+    "inductor sgd": "pcn.step(x, y, loss, optimizer): SGD in the same call, where a model has it",
+    "inductor il": "inference learning under inductor; SGD in the same call, where a model has it",
     "simulation": "pcn.simulate: Z-IL with every node updated at every step",
     "il simulation": "pcn.simulate of the same inference learning",
 }

@@ -162,8 +162,8 @@ def _warm_up(task: Task, steps: dict[str, Callable[[], None]], read: Read, say: 
 
 def _step(workload: Workload, contender: Contender) -> Callable[[], None]:
     """A whole training step. What `learn` returns is freed inside, as its graph is part of the cost."""
-    learn = contender.learn
-    if workload.lr is None:
+    learn: Callable[[], object] = contender.step or contender.learn
+    if workload.lr is None or contender.step is not None:
 
         def step() -> None:
             learn()

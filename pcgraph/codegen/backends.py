@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..errors import PCGraphError
+from .buffers import Scratch
 from .emit import Emitted, emit
 from .lines import Line
+from .stretch import Stretch
 
 NAMES = ("eager", "inductor")
 MODES = ("default", "reduce-overhead")
@@ -38,6 +40,18 @@ class Backend(Protocol):
         """As `emit.emit`."""
         ...
 
+    def takes(self, line: Line) -> bool:
+        """Whether a line may be part of a stretch of inference."""
+        ...
+
+    def multiplies(self, line: Line) -> bool:
+        """Whether a line is a product, between which kernels are put."""
+        ...
+
+    def stretch(self, stretch: Stretch, scratch: Scratch) -> list[Line] | None:
+        """A stretch of inference as calls; None to leave it as it is."""
+        ...
+
     @property
     def uncompiled(self) -> dict[str, str]:
         """Parts that stay as emitted, of all programs so far, and why."""
@@ -50,6 +64,18 @@ class Eager:
     key: tuple[str, ...] = ("eager",)
     exact = True
     emit = staticmethod(emit)
+
+    def takes(self, line: Line) -> bool:
+        """None: a step of inference has its own lines, which round as the simulation does."""
+        return False
+
+    def multiplies(self, line: Line) -> bool:
+        """Of no interest."""
+        return False
+
+    def stretch(self, stretch: Stretch, scratch: Scratch) -> list[Line] | None:
+        """Never."""
+        return None
 
     @property
     def uncompiled(self) -> dict[str, str]:

@@ -9,12 +9,15 @@ begins, since nobody else reads these values. T and gamma are arguments: no prog
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 from ..graph import PCGraph, Ref, Role
 from ..schedule import Schedule, lags
+from .backends import EAGER, Backend
 from .buffers import Scratch, into
 from .cells import Cells
+from .descent import Descent, unwritten
 from .lines import Line
 from .local import LocalPrograms
 from .lock import LOCK
@@ -22,6 +25,7 @@ from .moves import Moves
 from .precision import without_autocast
 from .script import Script
 from .steps import Sums, awake, difference, move, place, wander
+from .stretches import Stretches
 from .sweep import error_name
 
 Face = Callable[[list[Any]], list[Any]]
@@ -40,6 +44,8 @@ class Inference:
         programs: cache of local programs.
         looking: keep every value and error up to T, so that they can be looked at.
         skipping: leave out the levels that no error has come to yet. False is there to be measured.
+        backend: may put several levels of a step into a few kernels (`stretches`).
+        descending: leaves that learn by gradient descent in the end; `run` takes their negative rates, too.
 
     Attributes:
         externals: names of inputs, parameters and state.
@@ -49,13 +55,21 @@ class Inference:
         cells: names and layouts.
         moves: the lines of every vertex.
         copied: which gradients a leaf takes a copy of; None as long as that is not known.
+        possible: whether they can; if not, nobody may run this.
         source: generated Python.
     """
 
     def __init__(
-        self, schedule: Schedule, programs: LocalPrograms, looking: bool = False, skipping: bool = True
+        self,
+        schedule: Schedule,
+        programs: LocalPrograms,
+        looking: bool = False,
+        skipping: bool = True,
+        backend: Backend = EAGER,
+        descending: frozenset[str] = frozenset(),
     ) -> None:
         self.graph: PCGraph = schedule.graph
+        self._backend = backend
         graph = self.graph
         leaves = (Role.INPUT, Role.PARAMETER, Role.STATE)
         self.externals = tuple(v.name for v in graph.vertices.values() if v.role in leaves)
@@ -70,8 +84,13 @@ class Inference:
             first = self._first()
         self.looks = tuple(ref for m in self.moves.values() for ref in m.refs) if looking else ()
         self._lags = lags(graph, {ref.vertex for ref in self.looks})
-        script = Script("infer", ("values", "face", "steps", "gamma"))
+        self._rates_of = {f"x_{name}": f"rate_{name}" for name in self.leaves if name in descending}
+        descent = self._descent(first)
+        self.possible = descent.possible
+        script = Script("infer", ("values", "face", "steps", "gamma", "rates=()"))
         script.unpack("values", [f"x_{name}" for name in self.externals])
+        if self._rates_of:
+            script.add(f"[{', '.join(self._rates_of.values())}] = rates")
         script.lines(first)
         self._face(script)
         if not skipping:
@@ -86,9 +105,11 @@ class Inference:
         with body.block("for t in range(steps):"):
             self._step(body, scratch)
             self._face(body)
+        for name, spec in self._stretches.rates.items():
+            script.add(f"{name} = torch.full((), gamma, dtype={spec.dtype}, device={str(spec.device)!r})")
         scratch.make(script)
         script.join(body)
-        self._learn(script)
+        self._learn(script, descent)
         self.source, self.run = script.compile()
 
     # -- the first prediction --------------------------------------------------------------------
@@ -126,25 +147,58 @@ class Inference:
     # -- one step ----------------------------------------------------------------------------------
     def _step(self, script: Script, scratch: Scratch) -> None:
         """Level by level: errors go back, the values one level deeper move, and this level predicts from them."""
-        graph = self.graph
-        depths = sorted({graph.depth[m.vertex] for m in self.moves.values()})
-        inputs = self._inputs()
+        outputs = {mu for moves in self._levels.get(0, ()) for mu in moves.predictions}
         with script.block("for _ in once:"):
-            for depth in depths:
-                here = [m for m in reversed(self.moves.values()) if graph.depth[m.vertex] == depth]
-                deeper = [r for m in self.moves.values() for r in m.refs if graph.depth[m.vertex] == depth + 1]
-                deeper += [ref for ref in inputs if graph.depth[ref.vertex] == depth + 1]
-                since = min(self._since[m.vertex] for m in here)
-                if since:
-                    script.add(f"if t < {since}: break")
-                sums = Sums(scratch)
-                for moves in here:
-                    self._pull(script, moves, sums)
-                for ref in deeper:
-                    self._move(script, ref, since, sums)
-                for moves in here:
-                    self._predict(script, moves, scratch)
-                scratch.free()
+            for depths in self._stretches.depths:
+                calls = self._stretches.calls(depths, scratch) if self._skipping else None
+                if calls is None:
+                    for depth in depths:
+                        self._level(script, depth, scratch)
+                    continue
+                first, last = self._awake(depths[0]), self._awake(depths[-1])
+                if self._stretches.early(depths):
+                    if first:
+                        script.add(f"if t < {first}: break")
+                    with script.block(f"if t == {first}:"):
+                        script.lines(self._stretches.wake(depths))
+                    script.lines(calls, self._kept | outputs)
+                    with script.block(f"if t == {last}:"):
+                        script.lines(self._stretches.arrive(depths))
+                else:
+                    with script.block(f"if t <= {last}:"):
+                        for depth in depths:
+                            self._level(script, depth, scratch)
+                    with script.block("else:"):
+                        script.lines(calls, self._kept | outputs)
+
+    @cached_property
+    def _levels(self) -> dict[int, list[Moves]]:
+        """Vertices by depth, the last one first."""
+        found: dict[int, list[Moves]] = {}
+        for moves in reversed(self.moves.values()):
+            found.setdefault(self.graph.depth[moves.vertex], []).append(moves)
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def _stretches(self) -> Stretches:
+        inputs = self._inputs()
+        return Stretches(self.cells, self._levels, inputs, self._lags, self._still, self._can_move, self._backend)
+
+    def _awake(self, depth: int) -> int:
+        """When errors come to a level."""
+        return min(self._since[moves.vertex] for moves in self._levels[depth])
+
+    def _level(self, script: Script, depth: int, scratch: Scratch) -> None:
+        here, since, sums = self._levels[depth], self._awake(depth), Sums(scratch)
+        if since:
+            script.add(f"if t < {since}: break")
+        for moves in here:
+            self._pull(script, moves, sums)
+        for ref in self._stretches.deeper(depth):
+            self._move(script, ref, since, sums)
+        for moves in here:
+            self._predict(script, moves, scratch)
+        scratch.free()
 
     def _inputs(self) -> list[Ref]:
         """Clamped inputs that collect an error."""
@@ -225,19 +279,48 @@ class Inference:
         return any(r.vertex in graph.depth and graph[r.vertex].role not in still for r in graph[name].operands)
 
     # -- learning ----------------------------------------------------------------------------------
-    def _learn(self, script: Script) -> None:
+    def _descent(self, first: Sequence[Line]) -> Descent:
+        """The updates of leaves that learn in place; by one product, those of a single use."""
+        graph, learn = self.graph, [line for moves in self.moves.values() for line in moves.learn]
+        uses: dict[str, list[str]] = {x: [] for x in self._rates_of}
+        for moves in self.moves.values():
+            for ref, result in moves.learned:
+                if (x := f"x_{ref.vertex}") in uses:
+                    uses[x].append(result)
+        gradients = {x: results[0] if len(results) == 1 else f"p_{x[2:]}" for x, results in uses.items()}
+        inputs = unwritten(graph) - set(uses)
+        # Sums over uses are memory of their own.
+        sums = [Line((p,), " + ", tuple(uses[x])) for x, p in gradients.items() if p not in uses[x]]
+        outputs = [self._predictions.get(ref, self.cells.values[ref]) for ref in graph.outputs]
+        return Descent([*first, *learn, *sums], gradients, self._rates_of, inputs, outputs, products=True)
+
+    def _learn(self, script: Script, descent: Descent) -> None:
         graph = self.graph
         names = {name: f"p_{name}" for name in self.leaves}
         for name in self.leaves:
             script.add(f"{names[name]} = None")
+        late: list[tuple[int, Line]] = []  # parameters change when nobody reads them any more
         for name in reversed(self.moves):  # the order in which autograd adds up the uses of a parameter
             moves = self.moves[name]
             if moves.learned:
+                lines = [line for line in moves.learn if id(line) not in descent.dropped]
+                gone = {out for line in moves.learn if id(line) in descent.dropped for out in line.outs}
+                late += [(self._since[name], descent.updates[f"x_{r.vertex}"]) for r, g in moves.learned if g in gone]
+                keep = {result for _, result in moves.learned}.union(*(line.reads for _, line in late))
                 with script.block(f"if steps >= {self._since[name]}:"):
-                    script.lines(moves.learn, keep={result for _, result in moves.learned})
+                    script.lines(lines, keep=keep)
                     for ref, result in moves.learned:
                         total = names[ref.vertex]
-                        script.add(f"{total} = {result} if {total} is None else {total} + {result}")
+                        if result not in gone:
+                            script.add(f"{total} = {result} if {total} is None else {total} + {result}")
+        for since, line in late:
+            with script.block(f"if steps >= {since}:"):
+                script.lines([line])
+        for x, rate in self._rates_of.items():
+            total = names[x[2:]]
+            with script.block(f"if {total} is not None:"):
+                script.add(f"{x}.add_({total}, alpha={rate})")
+                script.add(f"{total} = None")
         for name in self.leaves:
             if graph[name].role is Role.INPUT:
                 with script.block(f"if steps >= {graph.depth[name]}:"):

@@ -13,6 +13,7 @@ from ..errors import GraphError
 from ..graph import PCGraph, Ref, Role
 from ..schedule import Schedule
 from .backends import EAGER, Backend
+from .descent import Descent, unwritten
 from .economise import economise, remembering
 from .emit import Emitted
 from .learning import Layouts, Learning, needs
@@ -77,6 +78,7 @@ class Program:
         self.opaque = {name: local.opaque for name, local in plan.items() if local.opaque is not None}
         self.start = Learning(self, None, ())
         self._untouched: dict[int, Learning] = {}
+        self._descending: dict[frozenset[str], Callable[..., Any] | None] = {}
 
     def untouched(self, segment: int) -> Learning:
         """Learning at a segment when no error has arrived above it."""
@@ -152,13 +154,46 @@ class Program:
         """
         if not self.expects(0, (self.stitcher.contiguous[0],)):
             return None
-        learn = self.learn_lines[0]
-        outputs = tuple(name for name in self.predict_lines.results if name is not None)
-        seed = Line(("arriving0",), "torch.ones_like(%s)", outputs, (), torch.ops.aten.ones_like.default)
-        lines = (*self.predict_lines.lines, seed, *learn.lines)
-        results = tuple(name or "None" for name in learn.results)
         arguments = [("values", [f"x_{name}" for name in self.externals])]
-        return self.backend.emit("together", arguments, lines, [outputs, results]).function
+        results = tuple(name or "None" for name in self.learn_lines[0].results)
+        return self.backend.emit("together", arguments, self._whole(), [self._outputs, results]).function
+
+    @property
+    def _outputs(self) -> tuple[str, ...]:
+        return tuple(name for name in self.predict_lines.results if name is not None)
+
+    def _whole(self) -> list[Line]:
+        """Prediction, an error of 1 at the only output, and learning."""
+        seed = Line(("arriving0",), "torch.ones_like(%s)", self._outputs, (), torch.ops.aten.ones_like.default)
+        return [*self.predict_lines.lines, seed, *self.learn_lines[0].lines]
+
+    def descending(self, leaves: frozenset[str]) -> Callable[[list[Any], list[float]], list[list[Any]]] | None:
+        """`together`, after which some leaves have learned by gradient descent.
+
+        The second argument has the negative rates of these leaves, in the order of `externals`; their results are None.
+        None where a leaf's memory may be read or returned after it has changed.
+        """
+        if leaves not in self._descending:
+            self._descending[leaves] = self._descent(leaves)
+        return self._descending[leaves]
+
+    def _descent(self, leaves: frozenset[str]) -> Callable[..., Any] | None:
+        if not self.expects(0, (self.stitcher.contiguous[0],)):
+            return None
+        lines, results = self._whole(), self.learn_lines[0].results
+        rates = {f"x_{name}": f"rate_{name}" for name in self.externals if name in leaves}
+        names = [f"x_{end.vertex}" for end in self.ends[0]]
+        if len(set(names)) < len(names):
+            return None
+        gradients = {x: found for x, found in zip(names, results, strict=True) if x in rates and found is not None}
+        inputs = unwritten(self.graph) - set(rates)
+        descent = Descent(lines, gradients, rates, inputs, self._outputs, products=not self.backend.exact)
+        if not descent.possible:
+            return None
+        lines = [line for line in lines if id(line) not in descent.dropped] + list(descent.updates.values())
+        left = tuple("None" if x in rates else found or "None" for x, found in zip(names, results, strict=True))
+        arguments = [("values", [f"x_{name}" for name in self.externals]), ("rates", list(rates.values()))]
+        return self.backend.emit("descend", arguments, lines, [self._outputs, left]).function
 
     @property
     def sources(self) -> dict[str, str]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..graph import Role
-from .emit import emit
 from .lines import Line
 from .moves import needed
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from .program import Program
 
 
-def slopes(program: Program) -> Callable[[list[Any], list[Any]], list[Any]] | None:
-    """``(values, [seed]) -> errors``: values of the externals, the error of the only output (1).
+def slopes(program: Program) -> Callable[[list[Any]], list[Any]] | None:
+    """``values -> errors``: values of the externals, and 1 as the error of the only output.
 
     Returns:
         None where leaving out a part could be noticed: it draws random numbers, writes, or has several segments.
@@ -32,5 +33,8 @@ def slopes(program: Program) -> Callable[[list[Any], list[Any]], list[Any]] | No
         return None
     results = tuple(name or "None" for name in program.learn_lines[0].results)
     lines: list[Line] = needed([*program.predict_lines.lines, *program.learn_lines[0].lines], results)
-    arguments = [("values", [f"x_{name}" for name in program.externals]), ("errors", ["arriving0"])]
-    return emit("slopes", arguments, lines, [results]).function
+    spec = program.graph.spec(program.graph.outputs[0])
+    one = f"torch.ones({tuple(spec.shape)}, dtype={spec.dtype}, device={str(spec.device)!r})"
+    seed = Line(("arriving0",), one, (), (), torch.ops.aten.ones.default)
+    arguments = [("values", [f"x_{name}" for name in program.externals])]
+    return program.backend.emit("slopes", arguments, [seed, *lines], [results]).function

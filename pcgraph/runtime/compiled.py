@@ -15,6 +15,7 @@ from ..graph import Ref, Role
 from .binding import Binding
 from .bridge import Wave
 from .checkpoints import checkpointed
+from .descent import Descents
 from .held import adopt
 from .run import Run
 
@@ -58,6 +59,7 @@ class Compiled:
         ]
         self._held = {item.output for item in binding.held}
         self.copied: list[bool] | None = None  # which gradients a step has to copy; None before the first one
+        self.descents, self.inferring = Descents(), Descents()  # of Z-IL, and of inference learning
         self._leaves_behind = bool(binding.held or binding.changed or binding.woken)
         self._again = _read_again(program)
         self._checked: list[list[int]] | None = None

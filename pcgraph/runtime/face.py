@@ -10,9 +10,8 @@ import torch
 
 from ..codegen import Inference, Program, slopes
 from ..errors import PCGraphError
-from .run import Run
 from .signature import signature_of
-from .step import Loss, one_number
+from .step import Loss, learned, one_number
 from .surroundings import refuse_surroundings
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ class Face:
             if capture.once or (capture.asks and not capture.holds(self._inputs)):
                 capture = self._look(outputs)
             elif self._short is not None:
-                found = self._short(capture.compiled.binding.values(self._inputs), [self._seed.clone()])
+                found = self._short(capture.compiled.binding.values(self._inputs))
                 return self._errors(outputs, found)
         value, found = self._slopes(capture.compiled)
         self.losses.append(value)
@@ -132,18 +131,16 @@ class Face:
             program = compiled.program
             if program not in _short:
                 _short[program] = slopes(program)
-            spec = program.graph.spec(program.graph.outputs[0])
-            self._short, self._seed = _short[program], torch.ones(spec.shape, dtype=spec.dtype, device=spec.device)
+            self._short = _short[program]
         return capture
 
     def _slopes(self, compiled: Compiled) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:
+        value: torch.Tensor
+        found: Sequence[torch.Tensor | None]
         values = compiled.binding.values(self._inputs)
         leaves = [values[i] for i in compiled.sources[0]]
         if compiled.straight:
-            run = Run(compiled, values, leaves)
-            run.predict()
-            value: torch.Tensor = run.outputs[0]
-            found: Sequence[torch.Tensor | None] = run.learn(0, (torch.ones_like(value),), keep=False)
+            value, found = learned(compiled, values, leaves)
         else:  # the engine sees one node per segment of the loss
             with torch.enable_grad():
                 leaves = [leaf.detach().requires_grad_() for leaf in leaves]

@@ -19,14 +19,15 @@ from ..dynamics.trace import label
 from ..errors import PCGraphError
 from ..graph import Role
 from ..schedule import schedule
+from .descent import Plan, finish, refuse_pending, stepped
 from .face import Face, captured
-from .step import Loss, accumulate
+from .step import Loss, accumulate, watched_by_the_engine
 
 if TYPE_CHECKING:
     from .compiled import Compiled
     from .network import PCNetwork
 
-inferences: WeakKeyDictionary[Program, dict[bool, Inference]] = WeakKeyDictionary()
+inferences: WeakKeyDictionary[Program, dict[tuple[bool, frozenset[str]], Inference]] = WeakKeyDictionary()
 
 
 @dataclass(eq=False)
@@ -49,15 +50,17 @@ class Inferred:
     input_gradients: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-def inference_of(program: Program, looking: bool = False) -> Inference:
+def inference_of(program: Program, looking: bool = False, descending: frozenset[str] = frozenset()) -> Inference:
     """The inference program of a network; made once, whatever T and gamma."""
     made = inferences.setdefault(program, {})
-    if looking not in made:
+    key = (looking, descending)
+    if key not in made:
         graph = simulated(program.graph, levelled=True)
         if not graph.depth:
             raise PCGraphError("no output carries an error", hint="an output must need a gradient")
-        made[looking] = Inference(schedule(graph, IL(steps=graph.steps + 1)), PROGRAMS, looking)
-    return made[looking]
+        scheduled = schedule(graph, IL(steps=graph.steps + 1))
+        made[key] = Inference(scheduled, PROGRAMS, looking, backend=program.backend, descending=descending)
+    return made[key]
 
 
 class _Session:
@@ -67,7 +70,16 @@ class _Session:
         PCGraphError: the rule is none that is compiled; nothing learns; autocast is on; or the model keeps tensors.
     """
 
-    def __init__(self, network: PCNetwork, inputs: Any, target: Any, loss: Loss, rule: Rule, looking: bool) -> None:
+    def __init__(
+        self,
+        network: PCNetwork,
+        inputs: Any,
+        target: Any,
+        loss: Loss,
+        rule: Rule,
+        looking: bool,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
         if not isinstance(rule, IL):
             raise PCGraphError(
                 f"{rule} is not compiled", hint="use IL(...), or ZIL() in pcn.learn; pcn.simulate runs any rule"
@@ -85,13 +97,27 @@ class _Session:
                 "the model keeps a tensor that needs a gradient, or writes to an argument",
                 hint="return the tensor instead; pcn.step learns from such a model",
             )
-        self.inference = inference_of(self.compiled.program, looking)
-        self.face = Face(network._with_loss(loss, alone=True), binding.rebuild, self.inference, target, looking)
+        program = self.compiled.program
+        self.inference = inference_of(program, looking)
         values = binding.values(tensors)
         own = dict(zip(self.inference.externals, values, strict=True))
         self.leaves = [own[name] for name in self.inference.leaves]
+        plan: Plan | None = None
+        if optimizer is not None and not program.backend.exact and not watched_by_the_engine(self.leaves):
+            plan = self.compiled.inferring.plan(optimizer, self.leaves, tensors)
+        if plan is not None:
+            descending = inference_of(program, looking, frozenset(self.inference.leaves[k] for k in plan.places))
+            if descending.possible:
+                self.inference = descending
+            else:
+                plan = None
+        self.descended = plan is not None
+        rates, places = ([], ()) if plan is None else (plan.rates(), plan.places)
+        self.face = Face(network._with_loss(loss, alone=True), binding.rebuild, self.inference, target, looking)
         with torch.no_grad():
-            found, self.looked = self.inference.run(values, self.face, rule.steps, rule.gamma)
+            found, self.looked = self.inference.run(values, self.face, rule.steps, rule.gamma, rates)
+        kept = [k for k in range(len(self.leaves)) if k not in places]
+        found, self.leaves = [found[k] for k in kept], [self.leaves[k] for k in kept]
         self.complete = all([gradient is not None for gradient in found])
         self.gradients: list[torch.Tensor] = found
         if not self.complete:
@@ -99,14 +125,29 @@ class _Session:
             self.gradients = [torch.zeros_like(leaf) if g is None else g for leaf, g in pairs]
 
 
-def learn(network: PCNetwork, inputs: Any, target: Any, loss: Loss, rule: Rule) -> torch.Tensor:
-    """Infer, and add the gradients to the leaves; returns the loss of the model's own prediction."""
+def learn(
+    network: PCNetwork,
+    inputs: Any,
+    target: Any,
+    loss: Loss,
+    rule: Rule,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> torch.Tensor:
+    """Infer, and add the gradients to the leaves; returns the loss of the model's own prediction.
+
+    With an optimizer, which takes its step: inside of the program where that is plain gradient descent.
+    """
     if rule == ZIL():
-        return network.step(inputs, target, loss)
-    session = _Session(network, inputs, target, loss, rule, looking=False)
-    copied = accumulate(session.leaves, session.gradients, session.inference.copied if session.complete else None)
-    if session.complete:
-        session.inference.copied = copied
+        return network.step(inputs, target, loss, optimizer)
+    if optimizer is not None:
+        refuse_pending(optimizer)
+    session = _Session(network, inputs, target, loss, rule, looking=False, optimizer=optimizer)
+    if session.leaves:
+        copied = accumulate(session.leaves, session.gradients, session.inference.copied if session.complete else None)
+        if session.complete:
+            session.inference.copied = copied
+    if optimizer is not None:
+        (stepped if session.descended else finish)(optimizer)
     return session.face.losses[0]
 
 

@@ -23,7 +23,7 @@ from .facade import Facade, class_for
 from .face import LossAlone
 from .inference import Inferred, infer, learn
 from .signature import signature_of
-from .step import Loss, Objective, identity, learn_from, squared_loss
+from .step import Loss, Objective, descend_from, identity, learn_from, squared_loss
 from .surroundings import hide_from_compiler, refuse_surroundings
 
 MAX_VARIANTS = 16  # settings of the model per signature
@@ -174,26 +174,29 @@ class PCNetwork(Facade):
                 self._capture(args, kwargs, signature)
         return self
 
-    def step(self, inputs: Any, target: Any, loss: Loss) -> torch.Tensor:
+    def step(
+        self, inputs: Any, target: Any, loss: Loss, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.Tensor:
         """Prediction, loss and learning in one call: ``loss(pcn(inputs), target).backward()``, with less around it.
 
         The loss is captured as a part of the network, whose only output it is. Every ``p.grad`` is what the two lines
-        would have made it, to the bit. The engine takes part only where somebody waits for it: hooks on parameters
-        and inside of the model, inputs with a history, torch.distributed. Hooks on a parameter's gradient function are
-        not seen.
+        would have made it, to the bit. The engine takes part only where somebody waits for it: hooks on parameters and
+        inside of the model, inputs with a history, torch.distributed. Hooks on gradient functions are not seen.
 
         Args:
             inputs: the argument of the call; a tuple of several, or a dict of keyword arguments.
             target: second argument of `loss`.
             loss: ``(output, target)`` -> tensor with one element; a function or a module. Pass the same one at every
                 step: each is captured for itself.
+            optimizer: takes its step in the same call; ``p.grad`` of its parameters must be None before and is None
+                after. A plain ``SGD`` is part of the program under the back end inductor.
 
         Returns:
             The loss, without a history.
 
         Raises:
             PCGraphError: the loss is not one real number, nothing learns, gradients are switched off, or the network
-                itself (not the model) has hooks or another ``forward``.
+                itself (not the model) has hooks or another ``forward``; or a parameter of `optimizer` has a gradient.
             CaptureError: a part of the model or of the loss cannot be compiled without risking a wrong gradient.
 
         >>> import torch, pcgraph
@@ -211,15 +214,16 @@ class PCNetwork(Facade):
                 hint="set them on `pcn.module`, or write loss(pcn(x), y).backward()",
             )
         whole = self._with_loss(loss)
-        call = (inputs, target)
-        tensors, signature = signature_of(call, {})
-        compiled = whole._program_for(call, {}, tensors, signature)
+        tensors, signature = signature_of((inputs, target), {})
+        compiled = whole._program_for((inputs, target), {}, tensors, signature)
         if compiled is None:
             raise PCGraphError("neither a parameter nor an input requires a gradient", hint="unfreeze one of them")
         self.__dict__["_latest"] = whole._latest
-        return learn_from(compiled, tensors)
+        return learn_from(compiled, tensors) if optimizer is None else descend_from(compiled, tensors, optimizer)
 
-    def learn(self, inputs: Any, target: Any, loss: Loss, rule: Rule) -> torch.Tensor:
+    def learn(
+        self, inputs: Any, target: Any, loss: Loss, rule: Rule, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.Tensor:
         """Inference learning: predict, let value nodes relax for T steps, and learn at T from the errors there.
 
         Equal to `simulate` of the same rule to rounding, by the local programs of `step`. The gradients are added to
@@ -230,6 +234,7 @@ class PCNetwork(Facade):
             target: second argument of `loss`.
             loss: ``(output, target)`` -> tensor with one element. Pass the same one at every step.
             rule: `IL(gamma, steps)`, or `ZIL()`.
+            optimizer: as in `step`.
 
         Returns:
             The loss of the model's own prediction, without a history.
@@ -244,7 +249,7 @@ class PCNetwork(Facade):
         >>> pcn.weight.grad.shape
         torch.Size([2, 3])
         """
-        return learn(self, inputs, target, loss, rule)
+        return learn(self, inputs, target, loss, rule, optimizer)
 
     def infer(self, inputs: Any, target: Any, loss: Loss, rule: Rule) -> Inferred:
         """The same inference as `learn`, to look at: every value and error node at T. No ``p.grad`` is filled."""

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import PCGraphError
 from .compiled import Compiled
+from .descent import finish, refuse_pending, stepped
 from .run import Run
 
 Loss = Callable[[Any, Any], torch.Tensor]
@@ -79,12 +80,12 @@ def learn_from(compiled: Compiled, inputs: Sequence[torch.Tensor]) -> torch.Tens
     """Predict, let the errors come down from the only output, and add up the gradients; returns the output."""
     values = compiled.binding.values(inputs)
     leaves = [values[i] for i in compiled.sources[0]]
-    if not compiled.straight or _watched_by_the_engine(leaves):
+    if not compiled.straight or watched_by_the_engine(leaves):
         value: torch.Tensor = compiled(inputs)
         value.backward()  # the engine sees one node per segment of the network, and what is outside; no vertex
         return value.detach()
     with torch.no_grad():
-        value, gradients = _learned(compiled, values, leaves)
+        value, gradients = learned(compiled, values, leaves)
         if compiled.copied is None:
             compiled.copied = [
                 g is not None and (twice or not _laid_out_like(g, leaf))
@@ -96,7 +97,37 @@ def learn_from(compiled: Compiled, inputs: Sequence[torch.Tensor]) -> torch.Tens
     return value.detach() if value.requires_grad else value  # it may be a leaf, looked at differently
 
 
-def _learned(
+def descend_from(compiled: Compiled, inputs: Sequence[torch.Tensor], optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    """`learn_from`, and the optimizer's step: inside of the program where that is plain gradient descent.
+
+    Raises:
+        PCGraphError: a parameter has a gradient already.
+    """
+    refuse_pending(optimizer)
+    values = compiled.binding.values(inputs)
+    leaves = [values[i] for i in compiled.sources[0]]
+    fused = not (compiled.program.backend.exact or compiled.watch or compiled.stale)
+    if fused and compiled.straight and not watched_by_the_engine(leaves):
+        plan = compiled.descents.plan(optimizer, leaves, inputs)
+        if plan is not None and plan.function is None:
+            ends = compiled.program.ends[0]
+            names = {ends[k].vertex: k for k in plan.places}
+            plan.function = compiled.program.descending(frozenset(names)) or False
+            plan.order = [names[name] for name in compiled.program.externals if name in names]
+        if plan is not None and plan.function:
+            with torch.no_grad():
+                (value,), gradients = plan.function(values, plan.rates())
+                for leaf, gradient in zip(leaves, gradients, strict=True):  # of another optimizer, or none
+                    if gradient is not None:
+                        _add(leaf, gradient, copied=True)
+            stepped(optimizer)
+            return value
+    value = learn_from(compiled, inputs)
+    finish(optimizer)
+    return value
+
+
+def learned(
     compiled: Compiled, values: list[Any], leaves: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:
     """The output, and the gradients."""
@@ -123,7 +154,7 @@ def accumulate(
     Returns:
         That, or None if it was not asked for.
     """
-    if _watched_by_the_engine(leaves):
+    if watched_by_the_engine(leaves):
         for leaf, gradient in zip(leaves, gradients, strict=True):
             leaf.backward(gradient)  # this leaf's accumulation alone, with its hooks
         return copied
@@ -135,7 +166,7 @@ def accumulate(
     return copied
 
 
-def _watched_by_the_engine(leaves: Sequence[torch.Tensor]) -> bool:
+def watched_by_the_engine(leaves: Sequence[torch.Tensor]) -> bool:
     """Whether somebody waits for what only the engine does: call hooks, go on to what made an input."""
     if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda") or torch.is_anomaly_enabled():
         return True

@@ -3,6 +3,6 @@
 from .schedule import Schedule, schedule
 from .steps import Steps
 from .timing import Timed, Timing
-from .values import Lags, lags
+from .values import NEVER, Lags, lags
 
-__all__ = ["Lags", "Schedule", "Steps", "Timed", "Timing", "lags", "schedule"]
+__all__ = ["NEVER", "Lags", "Schedule", "Steps", "Timed", "Timing", "lags", "schedule"]

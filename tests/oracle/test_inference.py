@@ -37,12 +37,12 @@ def squared(output: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(output, target, reduction="sum") / 2
 
 
-def compare(case: Case, gamma: float, bitwise: bool) -> int:
+def compare(case: Case, gamma: float, bitwise: bool, backend: str = "eager") -> int:
     """Number of value nodes compared; 0 where the model is out of reach of one of the two."""
     if torch.float64 not in case.dtypes:
         return 0
     model, args, kwargs = case.build(torch.float64)
-    network = pcgraph.compile(model)
+    network = pcgraph.compile(model, backend=backend)
     network.prepare(*args, **kwargs)
     graph, binding = network.graph, network._last().compiled.binding
     if not graph.depth or network.cache_info()["once"] or kwargs or len(graph.depth) > LIMIT // 2:

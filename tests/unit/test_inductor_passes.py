@@ -10,6 +10,7 @@ from pcgraph.codegen.inductor.proof import objection
 from pcgraph.codegen.inductor.regions import Region, gathered, region_of, sunk
 from pcgraph.codegen.inductor.repeats import cut
 from pcgraph.codegen.inductor.ssa import single_assignment
+from pcgraph.codegen.inductor.tanh import tanh
 from pcgraph.codegen.lines import Line
 
 aten = torch.ops.aten
@@ -106,3 +107,14 @@ def test_what_a_proof_objects_to() -> None:
 
     assert objection([x], [y], [y * (1 + 2**-22)], impossible) is None
     assert "from float64" in (objection([x], [y], [y * 1.001], impossible) or "")
+
+
+def test_tanh_is_as_close_to_float64_as_the_librarys() -> None:
+    x = torch.cat([torch.linspace(-20, 20, 200001), torch.logspace(-30, 0, 20001), torch.tensor([3e38])])
+    exact = torch.tanh(x.double())
+    gap = (tanh(x).double() - exact).abs()
+    library = (torch.tanh(x).double() - exact).abs()
+    assert gap.max() < 3 * 2**-24 and gap.mean() < 2 * library.mean()
+    assert (gap[x != 0] / exact[x != 0].abs()).max() < 5 * 2**-24
+    special = torch.tensor([float("inf"), float("-inf"), float("nan"), 0.0])
+    torch.testing.assert_close(tanh(special), torch.tanh(special), rtol=0, atol=0, equal_nan=True)

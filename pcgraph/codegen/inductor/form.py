@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..buffers import Scratch
 from ..emit import Emitted, emit
 from ..lines import Line, fresh_name
+from ..stretch import Stretch
 from .cell import Site
+from .fusable import fusable, is_product
 from .merge import merged
-from .regions import gathered, region_of, sunk, worth_it
+from .regions import Region, gathered, region_of, sunk, worth_it
 from .repeats import cut
 from .ssa import single_assignment
+from .step import Calls
 
 
 class Inductor:
@@ -56,6 +60,29 @@ class Inductor:
         formed.reverse()
         emitted = emit(name, arguments, [line for part in formed for line in part], returns)
         return Emitted(emitted.function, emitted.source + "".join(shown.values()))
+
+    def takes(self, line: Line) -> bool:
+        """Pure calls of ATen operators."""
+        return fusable(line)
+
+    def multiplies(self, line: Line) -> bool:
+        """What goes to a library."""
+        return is_product(line)
+
+    def stretch(self, stretch: Stretch, scratch: Scratch) -> list[Line] | None:
+        """Products as they are, one kernel for everything between two; see `step`."""
+        return Calls(stretch, scratch, self._kernel).lines
+
+    def _kernel(self, region: Region, places: tuple[int | None, ...]) -> Line:
+        canonical, key = region.canonical()
+        label = f"infer: {len(region.lines)} lines, {_first_out(region.lines)} to {_first_out(region.lines[::-1])}"
+        shared: Any = {"graphs": self._graphs, "label": label, "complaints": self._uncompiled}
+        site = Site(canonical, (key, places), checked=False, places=places, **shared)
+        function = fresh_name()
+        text = f"{function}[0]([{', '.join(['%s'] * len(region.reads))}])"
+        if places.count(None) == 1:
+            text += "[0]"
+        return Line((), text, region.reads, ((function, site.call),))
 
     def _called(
         self, name: str, stretch: Sequence[Line], used: set[str], checked: bool, shown: dict[Any, str]

@@ -58,6 +58,16 @@ def weight(line: Line) -> int:
     return 0 if name in _LIBRARY or name in _VIEWS else 1
 
 
+def is_product(line: Line) -> bool:
+    """Whether a line goes to a library as it is."""
+    return operator_name(line) in _LIBRARY
+
+
+def is_view(line: Line) -> bool:
+    """Whether a line looks at memory that is there already, or may do so."""
+    return operator_name(line) in _VIEWS
+
+
 def operator_name(line: Line) -> str:
     """Name of the operator without its namespace and overload, or of torch's own function; empty for anything else."""
     if line.text == ADD:

@@ -20,11 +20,19 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .cpp_batch import one_run
+from .decompositions import decompositions
 
 Kernel = Callable[[list[torch.Tensor]], Sequence[Any]]
 
 
-def compiled(function: Kernel, values: Sequence[torch.Tensor], *, checked: bool, graphs: bool) -> Kernel:
+def compiled(
+    function: Kernel,
+    values: Sequence[torch.Tensor],
+    *,
+    checked: bool,
+    graphs: bool,
+    places: Sequence[int | None] | None = None,
+) -> Kernel:
     """Compile a function of a list of tensors for tensors laid out like these.
 
     Args:
@@ -32,6 +40,7 @@ def compiled(function: Kernel, values: Sequence[torch.Tensor], *, checked: bool,
         values: the tensors; nothing is computed with them.
         checked: the compiled function compares its arguments' sizes and strides with these at every call.
         graphs: record CUDA graphs where the values are on CUDA.
+        places: per result, the argument whose memory it is written into; those are not returned.
 
     Raises:
         Exception: whatever Inductor or the C++ compiler raises.
@@ -41,7 +50,8 @@ def compiled(function: Kernel, values: Sequence[torch.Tensor], *, checked: bool,
     with _quiet(), config.patch(settings), one_run():
         fake = [mode.from_tensor(value.detach(), static_shapes=True) for value in values]
         with mode:
-            traced = make_fx(lambda *a: tuple(function(list(a))), decomposition_table=select_decomp_table())(*fake)
+            table = {**select_decomp_table(), **decompositions()}
+            traced = make_fx(lambda *a: tuple(placed(function, list(a), places)), decomposition_table=table)(*fake)
         _prepare(traced)
         with tracing(TracingContext(mode)), V.set_fake_mode(mode):
             compile_fx._recursive_joint_graph_passes(traced, input_device=values[0].device)
@@ -55,6 +65,25 @@ def compiled(function: Kernel, values: Sequence[torch.Tensor], *, checked: bool,
             )
     # What stands around this callable (profiling, counters) costs more than a small kernel.
     return getattr(result, "current_callable", None) or result
+
+
+def placed(function: Kernel, values: list[torch.Tensor], places: Sequence[int | None] | None) -> Sequence[torch.Tensor]:
+    """Call a function of a list, with results written into its arguments; returns the others.
+
+    Raises:
+        ValueError: a result is of another kind than the argument that it goes to.
+    """
+    if places is None:
+        return function(values)
+    arguments = list(values)
+    results = function(values)
+    for result, place in zip(results, places, strict=True):
+        if place is not None:
+            argument = arguments[place]
+            if (result.shape, result.dtype, result.device) != (argument.shape, argument.dtype, argument.device):
+                raise ValueError("a result has no place in memory of another kind")
+            argument.copy_(result)
+    return [result for result, place in zip(results, places, strict=True) if place is None]
 
 
 def _prepare(traced: fx.GraphModule) -> None:
