@@ -157,7 +157,8 @@ def _record(call: _Call, aten: bool, state: PythonState, presented: Presented) -
     once += ["the run changes requires_grad of a tensor"] if recorder.flagged() else []
     presented.hand_back(model)
     once += [f"the run changes {what or 'the model'}" for what in state.changes()]
-    once += [f"reads a tensor that pcgraph cannot name ({where})" for where in externals.unnamed]
+    hidden = [where for tensor, where in externals.unnamed if not state.knows(tensor)]
+    once += [f"reads a tensor that pcgraph cannot name ({where})" for where in hidden]
     once += not_comparable(names, leaves)
     guards = Guards(state, owned, questions)
     if once:  # nobody will ask

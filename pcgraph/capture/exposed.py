@@ -17,7 +17,7 @@ class Exposed:
     """The contents of such memory as torch knows them."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[torch.UntypedStorage, bytes]] = {}
+        self._known: dict[int, tuple[torch.UntypedStorage, bytes | None]] = {}  # None: somebody else has written to it
 
     def add(self, tensor: torch.Tensor) -> None:
         """A tensor's memory was handed out."""
@@ -40,8 +40,13 @@ class Exposed:
         """
         for key in self._known.keys() & set(keys):
             storage, known = self._known[key]
-            if _contents(storage) != known:
+            if known is None or _contents(storage) != known:
                 raise refused(where)
+
+    def close(self) -> None:
+        """The run is over, and memory from outside about to be put back: what others have written is known now."""
+        held = self._known.items()
+        self._known = {key: (storage, None) for key, (storage, known) in held if _contents(storage) != known}
 
     def __bool__(self) -> bool:
         return bool(self._known)

@@ -55,7 +55,7 @@ class Externals:
         callers: the call's tensor inputs themselves.
         admitted: what the graph reads, by node.
         objects: the ids of these; the recorder keeps them alive.
-        unnamed: where tensors without a name were read.
+        unnamed: tensors without a name, and where they were read.
     """
 
     def __init__(self, names: dict[int, Named], input_names: list[str], presented: Presented) -> None:
@@ -67,7 +67,7 @@ class Externals:
         self._lasting = {storage_key(tensor) for tensor in presented.lasting()}
         self.admitted: dict[str, External] = {}
         self.objects: set[int] = set()
-        self.unnamed: list[str] = []
+        self.unnamed: list[tuple[torch.Tensor, str]] = []
         self._watched: dict[int, torch.UntypedStorage] = {}
         self._saved: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
         self._generators: dict[int, tuple[torch.Generator, torch.Tensor]] = {}
@@ -110,6 +110,10 @@ class Externals:
         """Which of the call's tensor inputs a tensor stands for."""
         return self._inputs.get(id(tensor), (None, ""))[0]
 
+    def is_own(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor object is an input or hangs on the model, whatever memory it shares with others."""
+        return id(tensor) in self._inputs or id(tensor) in self._names
+
     def shared(self, tensor: torch.Tensor) -> bool:
         """Whether several inputs lie in the memory of a tensor."""
         return self._memories[storage_key(tensor)] > 1
@@ -127,7 +131,7 @@ class Externals:
                 hint="use torch operations, or a torch.autograd.Function, to compute it",
             )
         path = f"constant_{len(self.unnamed)}"
-        self.unnamed.append(where)
+        self.unnamed.append((tensor, where))
         return path, Role.PARAMETER if tensor.requires_grad else Role.STATE
 
     def _insert(self, graph: fx.Graph, path: str, role: Role) -> fx.Node:

@@ -350,6 +350,7 @@ class Recorder(TorchFunctionMode):
                 yield
             self.tape.settle()
             self.tape.exposed.check(self.externals.memories().keys(), "between two calls of torch")
+            self.tape.exposed.close()
         except RuntimeError as error:
             if self.observer.refused is not None:  # TorchScript's interpreter puts its own in place of ours
                 raise self.observer.refused from error

@@ -133,7 +133,7 @@ class Tape:
             self.exposed.check((storage_key(tensor),), self.where())
         if not self.values.knows(tensor) and not self._same_value(tensor):
             node = self.externals.admit(tensor, self.graph, f"{reader} at {self.where()}")
-            self.values.bind(tensor, Value(node, None))
+            self.values.admit(tensor, Value(node, None))
         value, fresh = self.values.current(tensor)
         if fresh:
             self._annotate(value.node, (TensorSpec.of(tensor),), False)
@@ -144,7 +144,9 @@ class Tape:
 
     def _same_value(self, tensor: torch.Tensor) -> bool:
         """Take up an object that autograd made of a known value: a saved tensor that comes back, or its data alone."""
-        twin = self.values.twin(tensor)
+        # What lies in one memory in this call (slices of one tensor, buffers) need not do so in the next.
+        own = self.externals.is_own(tensor) and not self.values.written(tensor)
+        twin = None if own else self.values.twin(tensor)
         if twin is None:
             return False
         if twin.requires_grad == tensor.requires_grad:

@@ -71,6 +71,16 @@ class Values:
             self._seeing.setdefault(key, []).append(tensor)
         self._bound[id(tensor)] = _Binding(value, tensor, key, epoch)
 
+    def admit(self, tensor: torch.Tensor, value: Value) -> None:
+        """`tensor`, from outside, holds what it held before the run."""
+        self.bind(tensor, value)
+        self._bound[id(tensor)].epoch = 0
+
+    def written(self, tensor: torch.Tensor) -> bool:
+        """Whether a write to a tensor's memory was recorded."""
+        key = storage_key(tensor) if tensor.layout is torch.strided else None
+        return key in self._memory and self._memory[key].epoch > 0
+
     def knows(self, tensor: torch.Tensor) -> bool:
         """Whether the tensor object was seen before."""
         return id(tensor) in self._bound

@@ -91,6 +91,8 @@ def tensor_key(tensor: torch.Tensor) -> tuple[Any, ...]:
         key += ("no leaf",)
     if tensor.is_complex() and tensor.is_conj():
         key += ("conjugate",)
+    if tensor.is_neg():
+        key += ("negative",)
     if tensor.__dict__:
         return (*key, *((name, *_value_key(value)) for name, value in marks(tensor).items()))
     return key

@@ -185,3 +185,117 @@ def test_low_memory_where_nothing_is_kept() -> None:
     net = Constant()
     pcgraph.compile(net, memory="low")(X).sum().backward()
     assert net.a.grad is not None and torch.equal(net.a.grad, torch.ones(2))
+
+
+# -- shared in one call, and not in the next ------------------------------------------------------------------
+def test_slices_that_were_the_same_once() -> None:
+    net = Net(lambda net, x, y: net.a(x) * y)
+    network, data = pcgraph.compile(net), torch.linspace(-1, 1, 20).reshape(5, 4)
+
+    def loss(output: Tensor, _: None) -> Tensor:
+        return output.square().sum()
+
+    for x, y in ((data[:3], data[:3]), (data[:3], data[1:4]), (data[2:], data[:3]), (data[1:4], data[1:4])):
+        for step in (False, True):
+            net.zero_grad()
+            net(x, y).square().sum().backward()
+            expected = [None if p.grad is None else p.grad.clone() for p in net.parameters()]
+            net.zero_grad()
+            if step:
+                network.step((x, y), None, loss)
+            else:
+                network(x, y).square().sum().backward()
+            ours = [p.grad for p in net.parameters()]
+            assert all(torch.equal(a, b) for a, b in zip(expected, ours, strict=True) if a is not None)  # type: ignore[arg-type]
+    assert network.cache_info()["captures"] == 2  # one of the network, one with the loss
+
+
+@pytest.mark.parametrize("buffer", [False, True])
+def test_a_frozen_copy_that_shared_its_memory_with_a_weight(buffer: bool) -> None:
+    net = Net(lambda net, x: net.a(x) @ net.frozen)
+    if buffer:
+        net.register_buffer("frozen", net.a.weight.detach())
+    else:
+        net.frozen = net.a.weight.detach()  # type: ignore[assignment]
+    network = pcgraph.compile(net)
+    for _ in range(3):
+        assert torch.equal(learned(network, net, lambda model, x: model(x), [X])[1], net.a.weight.grad)  # type: ignore[arg-type]
+        assert torch.equal(network(X), net(X))
+        net.a.weight.data = net.a.weight.data - 0.1 * net.a.weight.grad  # type: ignore[operator]
+
+
+def test_buffers_that_shared_their_memory() -> None:
+    net = Net(lambda net, x: net.a(x) * net.u[:1] + net.v[:1])
+    net.register_buffer("u", torch.ones(3, 4))
+    net.register_buffer("v", net.u.view(3, 4))  # type: ignore[operator]
+    network = pcgraph.compile(net)
+    assert torch.equal(network(X), net(X))
+    net.v.data = torch.zeros(3, 4)  # type: ignore[union-attr]
+    assert torch.equal(network(X), net(X))
+
+
+def test_a_write_to_one_of_two_buffers_in_one_memory() -> None:
+    def body(net: Net, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            net.u.add_(1)  # type: ignore[operator]
+        return net.a(x) * net.v + net.u  # type: ignore[operator]
+
+    nets = []
+    for _ in range(2):
+        net = Net(body)
+        net.register_buffer("u", torch.ones(3, 4))
+        net.register_buffer("v", net.u[:])  # type: ignore[index]
+        nets.append(net)
+    network = pcgraph.compile(nets[1])
+    for _ in range(3):
+        assert torch.equal(nets[0](X), network(X))
+        assert torch.equal(nets[0].u, nets[1].u) and torch.equal(nets[0].v, nets[1].v)  # type: ignore[arg-type]
+
+
+MASK = torch.tensor([1.0, 0.0, 1.0, 1.0])
+
+
+def test_a_tensor_among_globals_and_in_a_list_is_no_reason_to_capture_again() -> None:
+    held = [torch.ones(4)]
+    net = Net(lambda net, x: net.a(x) * MASK * held[0])
+    network = assert_equal_steps(net, [[X], [X], [X]])
+    assert network.cache_info()["captures"] == 1
+    MASK.mul_(2)
+    assert torch.equal(net(X), network(X)) and network.cache_info()["captures"] == 1
+    held[0] = torch.zeros(4)
+    assert torch.equal(net(X), network(X)) and network.cache_info()["captures"] == 2
+    held[0].data = torch.ones(3, 4)
+    assert torch.equal(net(X), network(X)) and network.cache_info()["captures"] == 3
+
+
+def test_the_imaginary_part_of_a_conjugate() -> None:
+    net = Net(lambda net, x: net.a(x) * (2.0 if x.is_neg() else 1.0))
+    z = torch.complex(X, X)
+    assert_equal_steps(net, [[X]], lambda model, _: model(z.imag))
+    network = pcgraph.compile(net)
+    for x in (z.imag, z.conj().imag, z.imag):
+        assert torch.equal(net(x), network(x))
+
+
+def test_a_buffer_that_numpy_reads_and_torch_writes() -> None:
+    def body(net: Net, x: Tensor) -> Tensor:
+        net.u.numpy()  # type: ignore[operator]
+        net.u.add_(1)  # type: ignore[operator]
+        return net.a(x) + net.u  # type: ignore[operator]
+
+    nets = []
+    for _ in range(2):
+        net = Net(body)
+        net.register_buffer("u", torch.ones(3, 4))
+        nets.append(net)
+    network = pcgraph.compile(nets[1])
+    for _ in range(2):
+        assert torch.equal(nets[0](X), network(X)) and torch.equal(nets[0].u, nets[1].u)  # type: ignore[arg-type]
+
+
+def test_an_input_with_a_history_whose_shape_is_read_first() -> None:
+    scale = torch.ones(4, requires_grad=True)
+    net = Net(lambda net, x: net.a(x.view(x.shape[0], -1)))
+    network = pcgraph.compile(net)
+    for _ in range(2):
+        assert torch.equal(net(X * scale), network(X * scale))
