@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 # What changes the form of a weight and not its role.
-_THROUGH = ("Identity", "Cast", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Expand")
+_THROUGH = ("Identity", "Cast", "CastLike", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Expand")
 
 
 _LAYERS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")

@@ -89,7 +89,7 @@ def perturbed(make: Make, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.is_floating_point():
-                tensor.add_(torch.rand_like(tensor) * 0.02)
+                tensor.add_((torch.rand_like(tensor) - 0.5) * 0.02)  # variances stay positive
     return model
 
 
