@@ -165,7 +165,7 @@ def _folded(importer: Importer, node: ir.Node, module: nn.Module, args: Sequence
 
     if any(v is not None and (not isinstance(v, Leaf) or v.trainable) for v in flat(args)):
         return False
-    if next(module.parameters(), None) is not None:
+    if next(module.parameters(), None) is not None or _draws(module):
         return False
 
     def tensors(item: Any) -> Any:
@@ -175,6 +175,13 @@ def _folded(importer: Importer, node: ir.Node, module: nn.Module, args: Sequence
     names = [out.name or "" for out in node.outputs]
     importer.assign(node, [constant(r, name) for r, name in zip(results, names, strict=False)])
     return True
+
+
+def _draws(module: nn.Module) -> bool:
+    """Whether a graph inside of the module may draw random numbers."""
+    graphs = [inner.graph for inner in module.modules() if isinstance(inner, OnnxModule)]
+    targets = [node.target for graph in graphs for node in graph.nodes]
+    return any(getattr(target, "__module__", "").endswith((".random", ".normalize")) for target in targets)
 
 
 def _build_if(importer: Importer, node: ir.Node, attributes: dict[str, Any], values: list[Value | None]) -> None:

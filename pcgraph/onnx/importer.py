@@ -17,13 +17,14 @@ from .dtypes import to_torch
 from .job import Job
 from .leaves import Leaves
 from .names import variable
-from .sizes import MOST, Arithmetic, as_sizes, as_tensor
+from .sizes import MOST, Arithmetic, as_tensor
 from .steps import Permute
-from .values import Leaf, Sizes, Use, Value, Weight, constant
+from .values import Leaf, Sizes, Use, Value, constant
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_RANDOM = frozenset({"Bernoulli", "Dropout", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
 _QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
 
@@ -190,7 +191,7 @@ class Importer:
         sizes = self.arithmetic.evaluate(op, values, attributes)
         if sizes is not None:
             return self.settled(sizes, node.outputs[0].name or "")
-        if all(v is None or (isinstance(v, Leaf) and not v.trainable) for v in values) and not op.startswith("Random"):
+        if all(v is None or (isinstance(v, Leaf) and not v.trainable) for v in values) and op not in _RANDOM:
             return self._folded(node, row, values, attributes)
         built = layers.build(layers.Site(self, node, op, values, attributes))
         return built if built is not None else self._called(node, row, values, attributes)
@@ -304,14 +305,6 @@ class Importer:
         for out, value in zip(node.outputs, results, strict=False):
             if value is not None and out.name:
                 self.values[out] = value
-
-    def weight_of(self, value: Value | None) -> Weight | None:
-        """The weight behind an operand."""
-        return value.weight if isinstance(value, Leaf) else None
-
-    def sizes_of(self, value: Value | None) -> Sizes | None:
-        """An operand as whole numbers."""
-        return as_sizes(value)
 
 
 def _is_scalar(value: Leaf | Sizes) -> bool:

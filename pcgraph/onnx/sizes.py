@@ -97,6 +97,8 @@ class Arithmetic:
         """
         if not any(isinstance(value, Sizes) for value in values):
             return None
+        if attributes.get("fmod") or attributes.get("noop_with_empty_axes"):
+            return None
         given = [as_sizes(value) for value in values]
         if op == "Concat":
             return None if any(g is None or g.scalar for g in given) else _concatenated([g for g in given if g])
@@ -178,6 +180,8 @@ class Arithmetic:
         if condition is None or a is None or b is None or not condition.known:
             return None
         count = max(len(part.entries) for part in (condition, a, b))
+        if any(len(part.entries) not in (1, count) for part in (condition, a, b)):
+            return None
         picked, natural = [], set()
         for i in range(count):
             source = a if condition.entries[i % len(condition.entries)] else b

@@ -343,6 +343,16 @@ def test_promised_sizes_are_checked_at_every_call() -> None:
         module(torch.ones(3, 4))
 
 
+def test_random_numbers_are_drawn_at_every_call() -> None:
+    text = """g (float[N] x) => (float[N] y) {
+        p = Constant<value_floats = [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]>()
+        drawn = Bernoulli(p)
+        y = Mul(x, drawn)
+    }"""
+    module = pcgraph.from_onnx(model(text), trainable="none")
+    assert len({tuple(module(torch.ones(8)).tolist()) for _ in range(20)}) > 1
+
+
 # -- quantised files -----------------------------------------------------------------------------------------
 QUANTISED = """g (float[N, 4] x) => (float[N, 3] y) {
     w = DequantizeLinear(q, scale)
