@@ -81,7 +81,9 @@ def _here(work: partial[Row], names: list[str]) -> None:
 def _progress(row: Row) -> str:
     first = row.message.split("\n")[0][:150]
     worst = max(row.forward.values(), default=float("nan"))
-    figures = f"forward {worst:.0e}, gradient {row.gradient[0]:.0e}, {' '.join(row.compiled.values())}, {row.seconds:.0f} s"
+    figures = (
+        f"forward {worst:.0e}, gradient {row.gradient[0]:.0e}, {' '.join(row.compiled.values())}, {row.seconds:.0f} s"
+    )
     return f"{row.library} {row.model}: {row.status}  ({figures})  {first}"
 
 

@@ -132,13 +132,19 @@ class _Gradients:
         row.gradient = self.worst[torch.float32], self.worst[torch.float64] if len(given) > 1 else None, self.wide
         origins = self.module.provenance.origins
         row.named = sum(name in origins and origins[name].initializer in self.known.tensors for name in self.mine)
-        for text, names in (("in the file, but not trained", account.lost), ("no parameter of the model", account.extra)):
+        for text, names in (
+            ("in the file, but not trained", account.lost),
+            ("no parameter of the model", account.extra),
+        ):
             self.trial.require(not names, f"{text}: {', '.join(names)}")
 
     def _matched(self, given: dict[torch.dtype, _Learned], wanted: dict[torch.dtype, _Learned]) -> None:
         """Parameters of the model, with the gradients of all imported parameters that hold entries of theirs summed."""
         sums = {dtype: torch.zeros(self.known.total, dtype=torch.float64) for dtype in given}
-        covered, twice = torch.zeros(self.known.total, dtype=torch.bool), torch.zeros(self.known.total, dtype=torch.bool)
+        covered, twice = (
+            torch.zeros(self.known.total, dtype=torch.bool),
+            torch.zeros(self.known.total, dtype=torch.bool),
+        )
         for name, place in self.places.items():
             if place is None:
                 continue
@@ -191,7 +197,12 @@ class _Gradients:
         return found
 
     def _names(self, fused: Fused) -> list[str]:
-        names = [f"{fused.convolution}.weight", f"{fused.convolution}.bias", f"{fused.norm}.weight", f"{fused.norm}.bias"]
+        names = [
+            f"{fused.convolution}.weight",
+            f"{fused.convolution}.bias",
+            f"{fused.norm}.weight",
+            f"{fused.norm}.bias",
+        ]
         return [name for name in names if name in self.known.tensors]
 
     def _unmatched(

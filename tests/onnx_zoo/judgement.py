@@ -27,7 +27,7 @@ from tests.zoos.specimen import Specimen, random_weighting
 
 FORWARD = 1e-5  # relative to the largest entry of the output
 WRITTEN = ("onnx", "onnx-ir", "onnxruntime", "onnxscript", "torchvision", "transformers", "timm")
-BATCH_SEED = 3
+ONEDNN = "bitwise with oneDNN off"  # a note of the judge of zoos
 
 Report = Callable[[str], None]
 Call = Callable[[int], tuple[Tensor, ...]]  # seed -> arguments
@@ -84,7 +84,9 @@ class Judgement:
         try:
             module = pcgraph.from_onnx(self.path, **options)
         except Exception as error:
-            raise Verdict(Status.REFUSED if isinstance(error, pcgraph.PCGraphError) else Status.FAILED, error) from error
+            raise Verdict(
+                Status.REFUSED if isinstance(error, pcgraph.PCGraphError) else Status.FAILED, error
+            ) from error
         self.row.importing = round(time.perf_counter() - start, 3)
         parameters = [p for p in module.parameters() if p.requires_grad]
         self.row.imported = len(parameters), sum(p.numel() for p in parameters)
@@ -132,11 +134,13 @@ class Judgement:
                 lambda out: random_weighting(tuple(outputs(out))),
             )
             found = judge_compiled(specimen, self.report)
-            self.row.compiled[mode] = str(found.status)
+            # torch's recurrent kernels of oneDNN round otherwise than ATen's, which pcgraph opens: the same computation.
+            without = found.status is Compiled.CLOSE and ONEDNN in found.notes
+            self.row.compiled[mode] = ONEDNN if without else str(found.status)
             if mode == "eval":
                 self.row.vertices, self.row.steps, self.row.moving = found.vertices, found.steps, found.moving
             first = (found.message or "").split("\n")[0]
-            self.require(found.status is Compiled.BITWISE, f"compiled in {mode}(): {found.status}: {first}")
+            self.require(found.status is Compiled.BITWISE or without, f"compiled in {mode}(): {found.status}: {first}")
             if found.traceback:
                 self.row.traceback = found.traceback
 
@@ -167,7 +171,9 @@ class Judgement:
         self.row.round_trip = apart(written, after)
         self.require(self.row.round_trip <= FORWARD, f"written back: {self.row.round_trip:.1e} from the module")
         moved = apart(after, [b.detach() for b in before])
-        self.require(moved > 10 * FORWARD, f"written back: a step changed the output by {moved:.1e} only, so it tells nothing")
+        self.require(
+            moved > 10 * FORWARD, f"written back: a step changed the output by {moved:.1e} only, so it tells nothing"
+        )
 
 
 class _Evaluated(Specimen):

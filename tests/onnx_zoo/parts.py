@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.onnx_zoo.row import Row
 
 PARTS = ("exports", "packages")
-PRELOAD = ("onnx", "onnxruntime", "tests.onnx_zoo.judge_export")
+PRELOAD = ("onnx", "onnxruntime", "tests.onnx_zoo.warm")
 
 
 def names_of(part: str) -> list[str]:
