@@ -12,6 +12,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["PCGRAPH_ONNX_ZOO"] = "1"
 
 from tests.onnx_zoo.parts import PARTS, PRELOAD, judged, names_of
 from tests.onnx_zoo.row import Row, Status
