@@ -111,4 +111,4 @@ def gpt2(width: int, heads: int, attention: str) -> nn.Module:
         vocab_size=99, n_embd=width, n_layer=2, n_head=heads, n_positions=32, use_cache=False, resid_pdrop=0.0,
         embd_pdrop=0.0, attn_pdrop=0.0, attn_implementation=attention, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
-    return Answer(GPT2LMHeadModel(config), "logits", "input_ids")
+    return Answer(GPT2LMHeadModel(config), "logits", "input_ids", "attention_mask")

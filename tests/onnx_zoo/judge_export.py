@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from tests.zoos.specimen import random_weighting
 GRADIENT = 1e-4  # relative to the largest entry of the gradient
 # A gradient whose largest entry is less than this share of the largest of all is rounding: the bias of attention's keys
 # is one, zero in truth. In float64, where so much less is rounding, it is judged all the same.
-LEAST = {torch.float32: 1e-6, torch.float64: 1e-12}
+# 1e-4 of 1e-10 is 45 units of float64's own rounding.
+LEAST = {torch.float32: 1e-6, torch.float64: 1e-10}
 UNCLEAR = 0.01  # share of a parameter's entries that may be unclear, since another entry has the same bits
 CLOSE = 1e-5  # how near a fused weight is to what is computed here
 
@@ -102,13 +104,19 @@ class _Gradients:
         self.known = Parameters(dict(model.named_parameters()))
         self.mine = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.places = {name: self.known.find(parameter) for name, parameter in self.mine.items()}
-        self.in_file = torch.zeros(self.known.total, dtype=torch.bool)
-        for tensor in written.values():
-            _mark(self.in_file, self.known.find(tensor))
+        self.written = written
         self.fusible = [] if model.training else fusible(copy.deepcopy(model), args)
         self.account = Account()
         self.worst = {torch.float32: 0.0, torch.float64: 0.0}
         self.wide = self.compared = 0
+
+    @functools.cached_property
+    def in_file(self) -> dict[str, Tensor]:
+        """Which entries of every parameter stand in the file; looked up only if an import lacks some."""
+        flags = torch.zeros(self.known.total, dtype=torch.bool)
+        for tensor in self.written.values():
+            _mark(flags, self.known.find(tensor))
+        return self.known.split(flags)
 
     def judge(self) -> None:
         """Compare, and account for every parameter."""
@@ -159,7 +167,7 @@ class _Gradients:
             twice |= covered & here
             covered |= here
         by_name = {dtype: self.known.split(flat) for dtype, flat in sums.items()}
-        has, doubled, in_file = (self.known.split(flat) for flat in (covered, twice, self.in_file))
+        has, doubled = self.known.split(covered), self.known.split(twice)
         fused = {name for found in self.fusible for name in self._names(found)} & set(self.account.fused)
         for name in self.known.tensors:
             if bool(doubled[name].any()):
@@ -177,7 +185,7 @@ class _Gradients:
             learns = torch.zeros_like(has[name]) if gradient is None else gradient != 0
             missing = learns & ~has[name]
             if int(missing.sum()) > UNCLEAR * has[name].numel() and name not in fused:
-                lost = int((missing & in_file[name]).sum()) > UNCLEAR * has[name].numel()
+                lost = int((missing & self.in_file[name]).sum()) > UNCLEAR * has[name].numel()
                 (self.account.lost if lost else self.account.folded).append(name)
             elif not bool(learns.any()) and not bool(has[name].any()) and name not in fused:
                 self.account.folded.append(f"{name} (learns nothing)")

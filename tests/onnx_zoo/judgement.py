@@ -166,6 +166,7 @@ class Judgement:
         try:
             pcgraph.to_onnx(module, path)
             written = Runtime(path)(*args)
+            self.require(_skeleton(path) == _skeleton(self.path), "written back: nodes or names are not the file's")
         except Exception as error:
             self.problems.append(f"written back: {type(error).__name__}: {error}")
             return
@@ -178,6 +179,22 @@ class Judgement:
         self.require(
             moved > 10 * FORWARD, f"written back: a step changed the output by {moved:.1e} only, so it tells nothing"
         )
+
+
+def _skeleton(path: Path) -> tuple[list[bytes], list[bytes], set[str]]:
+    """What of a file must not change: its nodes, inputs and outputs, and the names of its initializers.
+
+    Constants are nodes, and may hold what has been learned: their names count, and not what they hold.
+    """
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    for node in graph.node:
+        if node.op_type == "Constant":
+            del node.attribute[:]
+    ends = [value.SerializeToString(deterministic=True) for value in (*graph.input, *graph.output)]
+    nodes = [node.SerializeToString(deterministic=True) for node in graph.node]
+    return nodes, ends, {tensor.name for tensor in graph.initializer}
 
 
 class _Evaluated(Specimen):

@@ -16,8 +16,8 @@ from tests.onnx_zoo.row import Row, Status
 for package in ("onnx", "onnx_ir", "onnxruntime", "onnxscript"):
     pytest.importorskip(package)
 
-from tests.onnx_zoo import judge_export, table
-from tests.onnx_zoo.exports import exports
+from tests.onnx_zoo import judge_export, table  # noqa: E402
+from tests.onnx_zoo.exports import exports  # noqa: E402
 
 SAMPLE = ("mlp.ts11", "gru.ts17", "unet.ts23", "unet.ts23.train", "encoder.ts17")
 

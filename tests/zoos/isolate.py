@@ -126,7 +126,7 @@ def _start(
     rows: type[Any],
 ) -> _Child:
     ours, theirs = context.Pipe(duplex=False)
-    log = logs / f"{library}.{name}.log"
+    log = logs / f"{library}.{name.replace('/', '.')}.log"
     process = context.Process(target=_judge, args=(work, name, log, int(timeout), theirs), daemon=True)
     process.start()
     theirs.close()
