@@ -34,7 +34,7 @@ def main() -> int:
         if options.list:
             print("\n".join(f"{library} {name}" for name in names))
             continue
-        results = Results(options.results, library)
+        results: Results[Row] = Results(options.results, library)
         open_names = [n for n in names if n not in results.rows or results.rows[n].status in options.again]
         if options.here:
             _here(library, open_names)

@@ -6,7 +6,7 @@ import enum
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 
 class Status(enum.StrEnum):
@@ -88,24 +88,38 @@ class Row:
         given: dict[str, Any] = {key: value for key, value in json.loads(line).items() if key in known}
         return Row(**{**given, "status": Status(given["status"])})
 
+    @staticmethod
+    def died(library: str, model: str, text: str) -> Row:
+        """Of a model whose process died."""
+        return Row(library, model, Status.FAILED, text)
 
-class Results:
+    @staticmethod
+    def overdue(library: str, model: str, text: str) -> Row:
+        """Of a model that took too long."""
+        return Row(library, model, Status.TIMEOUT, text)
+
+
+R = TypeVar("R")
+
+
+class Results(Generic[R]):
     """The rows of one library, in a file that grows by a line for every model; a later line replaces an earlier.
 
     Args:
         folder: where ``LIBRARY.jsonl`` is kept.
         library: its name.
+        rows: the class of the rows.
     """
 
-    def __init__(self, folder: Path, library: str) -> None:
+    def __init__(self, folder: Path, library: str, rows: type[Any] = Row) -> None:
         self.path = folder / f"{library}.jsonl"
-        self.rows: dict[str, Row] = {}
+        self.rows: dict[str, R] = {}
         if self.path.exists():
             for line in self.path.read_text().splitlines():
-                row = Row.read(line)
+                row = rows.read(line)
                 self.rows[row.model] = row
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Any) -> None:
         """Keep a row, on disk at once."""
         self.rows[row.model] = row
         self.path.parent.mkdir(parents=True, exist_ok=True)
