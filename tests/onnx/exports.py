@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from collections.abc import Callable
@@ -17,8 +18,9 @@ from torch.nn import functional as F
 import pcgraph
 
 Make = Callable[[], nn.Module]
-# A gradient that is zero but for rounding (of keys' biases) is measured against the model's largest times this.
-FLAT = 1e-3
+# Gradients are compared in float64, where a gradient that is zero but for rounding (of keys' biases) is less than this
+# share of the model's largest; 1e-4 of it is 45 units of rounding.
+FLAT = 1e-10
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Outcome:
 
     Attributes:
         forward: largest difference from onnxruntime over all batch sizes, relative to the largest output.
-        gradient: largest distance of a parameter's gradient from the original model's, by norms, of those found again.
+        gradient: largest distance of a parameter's gradient from the original model's, relative to its largest entry,
+            in float64, of those found again.
         missing: names of parameters of the original that were not found among the imported ones by their values.
         trained: number of parameter elements of the original, and of the imported module.
         module: the imported module.
@@ -152,13 +155,15 @@ def _gradients(
     original: nn.Module, module: nn.Module, inputs: tuple[torch.Tensor, ...]
 ) -> tuple[float, tuple[str, ...]]:
     """Distance of the gradients, parameters told apart by their values, and those not found."""
+    original, module = copy.deepcopy(original).double(), copy.deepcopy(module).double()
+    inputs = tuple(t.double() if t.is_floating_point() else t for t in inputs)
     for model in (original, module):
         output = _first(model(*inputs))
-        weights = torch.linspace(-1, 1, output.numel()).reshape(output.shape)
+        weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).reshape(output.shape)
         (output * weights).sum().backward()
     known = list(module.parameters())
     worst, missing = 0.0, []
-    scale = max(float(p.grad.norm()) for p in original.parameters() if p.grad is not None)
+    scale = max(float(p.grad.abs().max()) for p in original.parameters() if p.grad is not None)
     for name, parameter in original.named_parameters():
         if parameter.grad is None:
             continue
@@ -167,8 +172,8 @@ def _gradients(
             missing.append(name)
             continue
         mine = twin.grad if torch.equal(twin, parameter) else twin.grad.T
-        largest = max(float(parameter.grad.norm()), FLAT * scale)
-        worst = max(worst, float((mine - parameter.grad).norm()) / largest)
+        largest = max(float(parameter.grad.abs().max()), FLAT * scale)
+        worst = max(worst, float((mine - parameter.grad).abs().max()) / largest)
     return worst, tuple(missing)
 
 

@@ -80,6 +80,22 @@ def test_convolution_and_batch_norm_follow_train_and_eval() -> None:
         torch.testing.assert_close(module.state_dict()[name], tensor)
 
 
+def test_batch_norm_before_opset_14_trains_if_it_has_more_outputs_than_one() -> None:
+    net = nn.BatchNorm2d(3, momentum=0.1).train()
+    text = """g (float[N, 3, 4, 4] x) => (float[N, 3, 4, 4] y, float[3] m, float[3] v, float[3] sm, float[3] sv) {
+        y, m, v, sm, sv = BatchNormalization(x, s, b, mean, var)
+    }"""
+    x = torch.randn(5, 3, 4, 4) * 2 + 1
+    weights = {"s": net.weight, "b": net.bias, "mean": torch.full((3,), 0.5), "var": torch.full((3,), 2.0)}
+    y, m, v, sm, sv = pcgraph.from_onnx(model(text, opset=11, **weights))(x)
+    torch.testing.assert_close(y, net(x))
+    population = x.var((0, 2, 3), unbiased=False)
+    torch.testing.assert_close(sm, x.mean((0, 2, 3)))
+    torch.testing.assert_close(sv, population)
+    torch.testing.assert_close(m, 0.9 * weights["mean"] + 0.1 * x.mean((0, 2, 3)))
+    torch.testing.assert_close(v, 0.9 * weights["var"] + 0.1 * population)
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "shapes"),
     [

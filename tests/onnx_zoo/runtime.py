@@ -31,6 +31,14 @@ class Runtime:
         return [torch.from_numpy(np.array(out)) for out in self.session.run(None, given)]
 
 
+def evaluated(path: Path, names: Sequence[str], args: Sequence[Tensor]) -> list[Tensor]:
+    """The outputs by onnx's reference evaluator, which is NumPy and shares no code with a runtime."""
+    from onnx.reference import ReferenceEvaluator
+
+    given = {name: arg.detach().numpy() for name, arg in zip(names, args, strict=True)}
+    return [torch.from_numpy(np.array(out)) for out in ReferenceEvaluator(str(path)).run(None, given)]
+
+
 def outputs(result: Any) -> list[Tensor]:
     """The tensors that a module returns, in order."""
     return [result] if isinstance(result, Tensor) else list(result)

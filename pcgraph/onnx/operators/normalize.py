@@ -13,6 +13,28 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 @operator("BatchNormalization", settings=(3, 4), counted=True)
+def batch_norm_7(
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    spatial: int = 1,
+    outputs: int = 1,
+) -> Tensor | tuple[Tensor, ...]:
+    """Before opset 14 a node is in training mode if it has more than one output.
+
+    The others are the running statistics after this batch, and those of the batch.
+    """
+    if outputs == 1:
+        return batch_norm(x, scale, bias, mean, var, epsilon, momentum, spatial=spatial)
+    results = batch_norm(x, scale, bias, mean, var, epsilon, momentum, 1, spatial, 3)
+    return (*results, *_batch_statistics(x))[:outputs]
+
+
+@operator("BatchNormalization", since=14, settings=(3, 4), counted=True)
 def batch_norm(
     x: Tensor,
     scale: Tensor,
@@ -39,10 +61,15 @@ def batch_norm(
     y = F.batch_norm(x, None, None, scale, bias, True, 0.0, epsilon)
     if outputs == 1:
         return y
-    others = [axis for axis in range(x.dim()) if axis != 1]
-    now = x.mean(others), x.var(others, unbiased=False)
+    now = _batch_statistics(x)
     running = (old * momentum + new * (1 - momentum) for old, new in zip((mean, var), now, strict=True))
     return (y, *running)
+
+
+def _batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance, that of the population, of every channel of [N, C, *]."""
+    others = [axis for axis in range(x.dim()) if axis != 1]
+    return x.mean(others), x.var(others, unbiased=False)
 
 
 @operator("InstanceNormalization")
