@@ -20,7 +20,7 @@ from tests.zoos.specimen import random_weighting, seed_all
 
 SLOPE = 1e-4  # relative error of a slope against the gradient
 # Of the parameters along the gradient, over their size. Where a rectifier has its kink between, a difference tells
-# nothing, however right the gradient: the error vanishes with the step, up to rounding. That of a wrong gradient does not.
+# nothing, however right the gradient: the error vanishes with the step, up to rounding. A wrong gradient's does not.
 STEPS = (1e-7, 1e-8, 1e-9, 1e-10, 1e-11)
 
 

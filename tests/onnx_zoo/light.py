@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 VARIANCE = 4  # operand of BatchNormalization
+SCALE = 0.3  # of norms; where blocks add up, 1 lets signals grow until the softmax at the end has no slope left
 
 
 def filled(path: Path) -> Any:
@@ -44,6 +45,7 @@ def filled(path: Path) -> Any:
         unused = [entry for entry in field if entry.name not in used]
         for entry in unused:
             field.remove(entry)
+    model.ir_version = max(model.ir_version, 4)  # from then on, initializers need not be inputs
     onnx.checker.check_model(model)
     return model
 
@@ -52,7 +54,7 @@ def _random(random: np.random.Generator, shape: tuple[int, ...], uses: list[tupl
     if any(node.op_type == "BatchNormalization" and operand == VARIANCE for node, operand in uses):
         return random.uniform(0.5, 1.5, shape)
     if len(shape) < 2:
-        return 0.1 * random.standard_normal(shape) + (1 if any(operand == 1 for _, operand in uses) else 0)
+        return 0.1 * random.standard_normal(shape) + (SCALE if any(operand == 1 for _, operand in uses) else 0)
     transposed = any(node.op_type == "Gemm" and not _transposed(node) for node, _ in uses)
     inputs = shape[0] if transposed else math.prod(shape[1:])
     return random.standard_normal(shape) * math.sqrt(2 / inputs)

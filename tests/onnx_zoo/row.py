@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-import json
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+
+from tests.zoos.row import Kept
 
 
 class Status(enum.StrEnum):
@@ -25,7 +25,7 @@ class Status(enum.StrEnum):
 
 
 @dataclass
-class Row:
+class Row(Kept):
     """One file.
 
     Attributes:
@@ -55,6 +55,7 @@ class Row:
         date: when it ended.
     """
 
+    statuses = Status
     library: str
     model: str
     status: Status
@@ -86,28 +87,3 @@ class Row:
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
     date: str = ""
-
-    def line(self) -> str:
-        """As a line of JSON.
-
-        >>> Row.read(Row("exports", "mlp.ts11", Status.WRONG, nodes=3).line()).nodes
-        3
-        """
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def read(line: str) -> Row:
-        """From a line of JSON; fields that this version does not know are dropped."""
-        known = {f.name for f in fields(Row)}
-        given: dict[str, Any] = {key: value for key, value in json.loads(line).items() if key in known}
-        return Row(**{**given, "status": Status(given["status"])})
-
-    @staticmethod
-    def died(library: str, model: str, text: str) -> Row:
-        """Of a model whose process died."""
-        return Row(library, model, Status.FAILED, text)
-
-    @staticmethod
-    def overdue(library: str, model: str, text: str) -> Row:
-        """Of a model that took too long."""
-        return Row(library, model, Status.TIMEOUT, text)

@@ -6,7 +6,7 @@ import enum
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 
 class Status(enum.StrEnum):
@@ -23,8 +23,43 @@ class Status(enum.StrEnum):
     UNBUILT = "not built"  # the library could not build the model
 
 
+class Kept:
+    """A row of a zoo, kept as a line of JSON. A dataclass whose first fields are `library`, `model` and `status`.
+
+    Attributes:
+        statuses: how a model may come out; `FAILED` and `TIMEOUT` are among them.
+    """
+
+    statuses: ClassVar[Any]
+
+    def line(self: Any) -> str:
+        """As a line of JSON.
+
+        >>> Row.read(Row("timm", "vit", Status.BITWISE, steps=3).line()).steps
+        3
+        """
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls: Any, line: str) -> Any:
+        """From a line of JSON; fields that this version does not know are dropped."""
+        known = {f.name for f in fields(cls)}
+        given: dict[str, Any] = {key: value for key, value in json.loads(line).items() if key in known}
+        return cls(**{**given, "status": cls.statuses(given["status"])})
+
+    @classmethod
+    def died(cls: Any, library: str, model: str, text: str) -> Any:
+        """Of a model whose process died."""
+        return cls(library, model, cls.statuses.FAILED, text)
+
+    @classmethod
+    def overdue(cls: Any, library: str, model: str, text: str) -> Any:
+        """Of a model that took too long."""
+        return cls(library, model, cls.statuses.TIMEOUT, text)
+
+
 @dataclass
-class Row:
+class Row(Kept):
     """One model.
 
     Attributes:
@@ -49,6 +84,7 @@ class Row:
         date: when it ended.
     """
 
+    statuses = Status
     library: str
     model: str
     status: Status
@@ -72,31 +108,6 @@ class Row:
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
     date: str = ""
-
-    def line(self) -> str:
-        """As a line of JSON.
-
-        >>> Row.read(Row("timm", "vit", Status.BITWISE, steps=3).line()).steps
-        3
-        """
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def read(line: str) -> Row:
-        """From a line of JSON; fields that this version does not know are dropped."""
-        known = {f.name for f in fields(Row)}
-        given: dict[str, Any] = {key: value for key, value in json.loads(line).items() if key in known}
-        return Row(**{**given, "status": Status(given["status"])})
-
-    @staticmethod
-    def died(library: str, model: str, text: str) -> Row:
-        """Of a model whose process died."""
-        return Row(library, model, Status.FAILED, text)
-
-    @staticmethod
-    def overdue(library: str, model: str, text: str) -> Row:
-        """Of a model that took too long."""
-        return Row(library, model, Status.TIMEOUT, text)
 
 
 R = TypeVar("R")
