@@ -59,6 +59,9 @@ def count_nodes(model: ir.Model, limits: Limits, file: str) -> None:
     check_count(count(model.graph, ()), limits, file)
 
 
+OF_SCHEMA = "pcgraph.schema"  # marks constants of a schema's body: they are in no file, and nobody's weights
+
+
 def check_count(total: int, limits: Limits, file: str) -> None:
     """Refuse a model of too many nodes."""
     if total > limits.nodes:
@@ -135,6 +138,9 @@ def _schema_function(node: ir.Node, version: int) -> ir.Function | None:
         return None
     _fill_defaults(proto, schema, node)
     _align_outputs(proto, len(node.outputs))
+    for inner in proto.node:
+        if inner.op_type == "Constant":
+            inner.metadata_props.add(key=OF_SCHEMA, value="")
     return ir.serde.deserialize_function(proto)
 
 

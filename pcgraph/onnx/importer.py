@@ -14,6 +14,7 @@ from ..errors import OnnxImportError
 from . import control, layers, operators
 from .attributes import python_value
 from .dtypes import to_torch
+from .functions import OF_SCHEMA
 from .job import Job
 from .leaves import Leaves
 from .names import variable
@@ -163,6 +164,8 @@ class Importer:
             raise ValueError("strings are not supported")
         if not isinstance(value, torch.Tensor):
             value = torch.tensor(value, dtype=torch.float32 if "float" in name else torch.int64)
+        if OF_SCHEMA in node.metadata_props:
+            return constant(value, node.outputs[0].name or "")
         return self.job.weight(node.outputs[0], value)
 
     def _result(

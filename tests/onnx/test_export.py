@@ -115,3 +115,17 @@ def test_what_cannot_be_written_back_is_refused(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(OnnxExportError, match="not there any more"):
         pcgraph.to_onnx(module, tmp_path / "out.onnx")
+
+
+def test_what_the_body_of_a_schema_adds_is_nobodys_weight(tmp_path: Path) -> None:
+    """Attention is expanded into simpler operators, whose constants are in no file."""
+    text = """g (float[2, 3, 8] x) => (float[2, 3, 8] y) {
+        q = MatMul(x, w)
+        y = Attention<q_num_heads = 2, kv_num_heads = 2>(q, x, x)
+    }"""
+    torch.manual_seed(0)
+    proto = model(text, opset=23, w=torch.randn(8, 8))
+    module = pcgraph.from_onnx(proto, trainable="all")
+    assert [tuple(p.shape) for p in module.parameters()] == [(8, 8)]
+    assert {origin.initializer for origin in module.provenance.origins.values()} == {"w"}
+    assert_round_trip(proto, tmp_path / "trained.onnx", torch.randn(2, 3, 8))

@@ -106,7 +106,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Feed, tuple[str, ...]]] = {
     ),
     "vit-b-16": (lambda: nets.vision("vit_b_16", image_size=64), _images(64), ("ts13", "ts23", "dynamo18", "dynamo23")),
     "swin-t": (
-        lambda: nets.vision("swin_t", stochastic_depth_prob=0.0), _images(64), ("ts11", "ts23", "dynamo18", "dynamo23"),
+        lambda: nets.vision("swin_t"), _images(64), ("ts11", "ts23", "dynamo18", "dynamo23"),
     ),
     "mixer": (nets.mixer, _images(32), (*USUAL, "ts23.train")),
     "bert": (lambda: nets.bert(32, 4, "sdpa"), _tokens(7), ("ts14", "ts20", "dynamo18", "dynamo23", "ts23.train")),
