@@ -59,8 +59,8 @@ def _frozen(module: nn.Module) -> None:
 
 
 def _doubled(module: nn.Module) -> None:
-    """A gradient twice too large, the values as they were."""
-    next(module.parameters()).register_hook(lambda gradient: 2 * gradient)
+    """Gradients twice too large, the values as they were. (Hooks on parameters do not survive the copies of a judge.)"""
+    module.get_submodule("0").register_forward_hook(lambda _, __, output: 2 * output - output.detach())
 
 
 def _grown(module: nn.Module) -> None:
