@@ -2,7 +2,20 @@
 
 from .capture import Captured, capture, lower
 from .compiler import compile
-from .dynamics import IL, ZIL, Rule, Trace
+from .dynamics import (
+    IL,
+    ZIL,
+    Bernoulli,
+    Categorical,
+    Energy,
+    ErrorPC,
+    FixedPrediction,
+    Flow,
+    Gaussian,
+    IncrementalPC,
+    Rule,
+    Trace,
+)
 from .errors import CaptureError, GraphError, LearnError, OnnxExportError, OnnxImportError, PCGraphError, ScheduleError
 from .graph import PCGraph
 from .onnx import from_onnx, to_onnx
@@ -15,9 +28,17 @@ __version__ = "0.1.0"
 __all__ = [
     "IL",
     "ZIL",
+    "Bernoulli",
     "CaptureError",
     "Captured",
+    "Categorical",
+    "Energy",
+    "ErrorPC",
+    "FixedPrediction",
+    "Flow",
+    "Gaussian",
     "GraphError",
+    "IncrementalPC",
     "Inferred",
     "LearnError",
     "OnnxExportError",

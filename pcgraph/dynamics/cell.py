@@ -101,30 +101,39 @@ class Cell:
         self._results = tuple(outputs[ref.output] for ref in self.refs)
         return outputs
 
-    def pull(self, errors: tuple[Tensor, ...], learn: bool) -> Iterator[tuple[Ref, Tensor]]:
-        """``J_u^T eps_v`` for every operand that carries an error, at the state of the last evaluation.
+    def pull(
+        self, errors: tuple[Tensor, ...], values: bool, parameters: bool, keep: bool = False
+    ) -> Iterator[tuple[Ref, Tensor]]:
+        """``J_u^T eps_v`` for operands that carry an error, at the state of the last evaluation.
 
         Args:
             errors: ``eps_v``, one per output in `refs`.
-            learn: the operands that are parameters as well.
+            values: to operands that are value nodes.
+            parameters: to those that are parameters.
+            keep: it will be asked for again; otherwise what was saved is freed.
 
         Yields:
-            What each operand's value receives, in operand order. Can be called once per evaluation.
+            What each operand's value receives, in operand order.
         """
         if self.operation is None:
-            if learn or not self._parameters:
+            if parameters if self._parameters else values:
                 yield self._operands[0], errors[0]
             return
-        wanted = [k for k in self._carrying if learn or k not in self._parameters]
+        wanted = [k for k in self._carrying if (parameters if k in self._parameters else values)]
         pairs = [(r, e) for r, e in zip(self._results, errors, strict=True) if r.requires_grad]
         if wanted and pairs:
             received = torch.autograd.grad(
-                [r for r, _ in pairs], [self._leaves[k] for k in wanted], [e for _, e in pairs], allow_unused=True
+                [r for r, _ in pairs],
+                [self._leaves[k] for k in wanted],
+                [e for _, e in pairs],
+                allow_unused=True,
+                retain_graph=keep,
             )
             for k, tensor in zip(wanted, received, strict=True):
                 if tensor is not None:
                     yield self._operands[k], tensor
-        self._leaves, self._results = {}, ()
+        if not keep:
+            self._leaves, self._results = {}, ()
 
 
 class _Draw:

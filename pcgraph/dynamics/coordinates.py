@@ -10,11 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, final
 
-import torch
 from torch import Tensor
 
 from ..errors import PCGraphError
 from ..graph import Ref
+from .energy import difference
 
 if TYPE_CHECKING:
     from .network import Network
@@ -50,14 +50,14 @@ class ValueCoordinates(Coordinates):
 
     def place(self, network: Network, ref: Ref, mu: Tensor, error: Tensor) -> None:
         network.x[ref] = mu + error
-        network.eps[ref] = _difference(network.x[ref], mu)
+        network.eps[ref] = difference(network.x[ref], mu)
 
     def advance(self, network: Network, velocity: Mapping[Ref, Tensor]) -> None:
         for ref in network.hidden:
             network.x[ref] = network.x[ref] + velocity[ref]
 
     def settle(self, network: Network, ref: Ref, mu: Tensor) -> None:
-        network.eps[ref] = _difference(network.x[ref], mu)
+        network.eps[ref] = difference(network.x[ref], mu)
 
 
 @final
@@ -78,12 +78,7 @@ class ErrorCoordinates(Coordinates):
             network.eps[ref] = network.eps[ref] + velocity[ref]
 
     def settle(self, network: Network, ref: Ref, mu: Tensor) -> None:
-        self.place(network, ref, mu, network.eps[ref] + _difference(network.mu[ref], mu))
-
-
-def _difference(a: Tensor, b: Tensor) -> Tensor:
-    """``a - b``, and 0 where both are the same infinity: attention masks predict -inf, and nothing is wrong there."""
-    return torch.where(a == b, torch.zeros_like(a), a - b)
+        self.place(network, ref, mu, network.eps[ref] + difference(network.mu[ref], mu))
 
 
 def coordinates_named(name: str) -> Coordinates:

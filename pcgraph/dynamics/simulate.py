@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
 from ..errors import PCGraphError
 from ..graph import PCGraph, Ref
+from .clamps import Clamps
 from .coordinates import coordinates_named
-from .network import Loss, Network
+from .energy import Energy, Function, as_energy
+from .network import Loss, Network, Update
+from .notes import Notes
+from .progress import Progress, bar
 from .readout import simulated
-from .rules import Rule
+from .rule import Rule
 from .trace import Trace, label
 
 
@@ -20,14 +24,21 @@ def simulate(
     graph: PCGraph,
     values: Mapping[str, Tensor],
     *,
-    loss: Loss,
+    loss: Loss | None,
     rule: Rule,
     coordinates: str = "x",
     levelled: bool = True,
+    clamp: Mapping[str, Tensor] | None = None,
+    free: Collection[str] = (),
+    mask: Mapping[str, Tensor] | None = None,
+    energies: Mapping[str, Energy | Function | float | Tensor] | None = None,
     initial_error: float | Mapping[str, float | Tensor] | None = None,
     seed: int = 0,
     record: Collection[str] = (),
-    progress: Callable[[int, int], None] | None = None,
+    only: str | Collection[str] = "*",
+    progress: bool | Progress = False,
+    in_place: bool = False,
+    update: Update | None = None,
 ) -> Trace:
     """Run inference on the levelled graph and let the parameters learn when the rule says so.
 
@@ -41,40 +52,63 @@ def simulate(
     Args:
         graph: as lowered; relays are added here.
         values: a tensor for each input, parameter and state, by vertex name. Use float64 for a reference.
-        loss: list of the graph's output tensors -> scalar tensor.
+        loss: list of the graph's output tensors -> scalar tensor. None: outputs are values like others, that `clamp`
+            may hold and that are free otherwise.
         rule: `ZIL`, `IL`, ...
         coordinates: ``"x"``: values are the state, ``eps = x - mu``; ``"error"``: errors are, ``x = mu + eps``.
         levelled: False leaves the relays out (an ablation: errors arrive too early at the end of long edges).
+        clamp: see `Clamps`.
+        free: see `Clamps`.
+        mask: see `Clamps`.
+        energies: vertex name or pattern -> its energy, a function ``(x, mu) -> number``, or the precision of a Gaussian
+            (see `pcgraph.dynamics.energy`).
         initial_error: every hidden error starts at this size with random signs (an ablation), or by value name.
         seed: of those signs.
-        record: what to keep over time, of ``"energies"`` (per vertex), ``"errors"``, ``"values"``. Totals,
-            gradients and the errors at the update times are always kept.
-        progress: called with (t, T) after each step.
+        record: what to keep over time, of ``"energies"`` (per vertex), ``"norms"`` (of errors), ``"errors"``,
+            ``"values"``, ``"distance"`` (of what would be learned now from backprop's gradient). Totals, gradients and
+            the errors at the update times are always kept.
+        only: pattern(s) of vertex names that ``"errors"`` and ``"values"`` are kept of.
+        progress: True for a bar on the terminal; or a function, called with (t, T) at each step.
+        in_place: let operations write the given buffers, as the model does.
+        update: see `Network`.
 
     Raises:
-        PCGraphError: values are missing, nothing carries an error, the loss is no scalar, or a vertex cannot be
-            evaluated where its parents have moved to.
+        PCGraphError: values are missing, nothing carries an error, the loss is no scalar, a clamp or an energy does not
+            fit, or a vertex cannot be evaluated where its parents have moved to.
 
     Source: arXiv 2103.03725, sections 3.1 to 3.3; levelled graphs, Salvatori et al., AAAI 2022.
     """
     graph = simulated(graph, levelled)
     if not graph.depth:
         raise PCGraphError("no output carries an error", hint="an output must need a gradient for inference to start")
-    network = Network(graph, values, loss, coordinates_named(coordinates))
+    network = Network(
+        graph,
+        values,
+        loss,
+        coordinates_named(coordinates),
+        clamps=Clamps(clamp or {}, free, mask or {}),
+        energies={name: as_energy(energy) for name, energy in (energies or {}).items()},
+        in_place=in_place,
+        update=update,
+    )
     trace = Trace(graph, rule, coordinates, tuple(record), network.outputs)
+    notes = Notes(trace, network, (only,) if isinstance(only, str) else tuple(only))
     if initial_error is not None:
         network.displace(_initial_errors(network, initial_error, seed))
-    horizon = rule.horizon(graph)
-    for t in range(horizon + 1):
-        last = t == horizon
-        learning = {name for name, depth in graph.depth.items() if rule.learns(depth, t, last)}
+    state, horizon = rule.init(network), rule.horizon(graph)
+    last = False
+    advance = bar() if progress is True else progress
+    while not last:
+        last = rule.done(network, state)
+        learning = {name for name, depth in graph.depth.items() if rule.learns(depth, network.t, last)}
+        notes.look(network)
         network.collect(learning)
-        trace.note(network, learning)
-        if progress is not None:
-            progress(t, horizon)
+        notes.take(network, learning)
+        if advance:
+            advance(network.t, horizon)
         if not last:
-            rule.step(network)
-    trace.sort()
+            rule.step(network, state)
+    notes.end(network, state)
     return trace
 
 

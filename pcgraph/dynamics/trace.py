@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ..errors import PCGraphError
-from ..graph import PCGraph, Ref, Role, Vertex
+from ..graph import PCGraph, Ref, Vertex
+from . import frames, plots
 
 if TYPE_CHECKING:
-    from .network import Network
-    from .rules import Rule
+    from .rule import Rule
 
-RECORDS = ("energies", "errors", "values")
+RECORDS = ("energies", "norms", "errors", "values", "distance")
 _ROWS = 12  # of the printed table
 
 
@@ -26,19 +26,26 @@ class Trace:
     Attributes:
         graph: the graph that was simulated, relays and readouts included.
         rule, coordinates: how.
-        record: what was kept over time, of ``"energies"``, ``"errors"``, ``"values"``.
+        record: what was kept over time, of ``"energies"``, ``"norms"``, ``"errors"``, ``"values"``, ``"distance"``.
         steps: T. One more than `graph.steps` under Z-IL when an input asks for its gradient.
         energies: [T+1] total: the loss, and 1/2 ||eps||^2 of every hidden vertex. For the loss 1/2 ||y - mu||^2 this
             is the paper's F; for any loss it is what inference descends.
         losses: [T+1] the loss at the outputs' predictions of time t.
         active: [T+1] number of error nodes that are not 0.
         vertex_energies: hidden vertex -> [T+1], if recorded.
+        norms: value -> [T+1] ``||eps_v||``, if recorded.
+        distance: [T+1] ``||g(t) - g|| / ||g||`` over all parameters, if recorded: g is backprop's gradient, by the same
+            local steps at the forward pass, and g(t) what the parameters have learned by t; of rules that learn at the
+            end, what they would learn if t were the end.
+        rest: value -> time since when it has been at rest, for a rule with a tolerance.
         errors: value -> [T+1] tensors of eps, paper's sign, if recorded.
         values: value -> [T+1] tensors of x, if recorded.
         update_errors: value -> eps at the vertex's update time; always kept. Under Z-IL ``eps_v(d_v) = -dL/dmu_v``.
         gradients: parameter -> gradient in PyTorch's sign, like `p.grad`; named by the model's qualified name,
             or by the vertex where it has none. A parameter that no error reaches has no entry.
         input_gradients: the same for inputs, by vertex name.
+        final_values: value -> x at T; free inputs and hidden values, clamped ones as well. Completed and generated
+            data are here.
         outputs: what the network predicts at t = 0, as the model does.
     """
 
@@ -51,11 +58,15 @@ class Trace:
     losses: list[float] = field(default_factory=list)
     active: list[int] = field(default_factory=list)
     vertex_energies: dict[str, list[float]] = field(default_factory=dict)
+    norms: dict[str, list[float]] = field(default_factory=dict)
+    distance: list[float] = field(default_factory=list)
+    rest: dict[str, int] = field(default_factory=dict)
     errors: dict[str, list[Tensor]] = field(default_factory=dict)
     values: dict[str, list[Tensor]] = field(default_factory=dict)
     update_errors: dict[str, Tensor] = field(default_factory=dict)
     gradients: dict[str, Tensor] = field(default_factory=dict)
     input_gradients: dict[str, Tensor] = field(default_factory=dict)
+    final_values: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.record) - set(RECORDS))
@@ -71,6 +82,18 @@ class Trace:
         """Depth of every vertex that an error reaches."""
         return dict(self.graph.depth)
 
+    def depth_of(self, value: str) -> int:
+        """Depth of a value's vertex; `value` is a name, ``"name.k"`` for output k.
+
+        Raises:
+            PCGraphError: no error reaches a vertex of that name.
+        """
+        depth = self.graph.depth
+        name = value if value in depth else value.rpartition(".")[0]
+        if name not in depth:
+            raise PCGraphError(f"no error reaches {value!r}", hint="trace.depth has all that are reached")
+        return depth[name]
+
     def error(self, vertex: str | Ref, t: int) -> Tensor:
         """``eps_v(t)``, paper's sign; `vertex` is a name, ``"name.k"`` for output k, or a `Ref`.
 
@@ -84,48 +107,25 @@ class Trace:
             raise PCGraphError(f"there is no step {t}", hint=f"the simulation ran from 0 to {self.steps}")
         if name in self.errors:
             return self.errors[name][t]
-        depth = self.graph.depth[name if name in self.graph.depth else name.rpartition(".")[0]]
-        if self.rule.learns(depth, t, t == self.steps):
+        if self.rule.learns(self.depth_of(name), t, t == self.steps):
             return self.update_errors[name]
         raise PCGraphError(f"the error of {name!r} at step {t} was not kept", hint='simulate with record=("errors",)')
 
-    def note(self, network: Network, learning: Collection[str]) -> None:
-        """Take down the state of time t, after `network.collect(learning)`."""
-        energies = {name: energy.item() for name, energy in network.energies().items()}
-        loss = network.loss.item()
-        self.losses.append(loss)
-        self.energies.append(loss + sum(energies.values()))
-        if "energies" in self.record:
-            for name, energy in energies.items():
-                self.vertex_energies.setdefault(name, []).append(energy)
-        active = 0
-        for ref, error in network.eps.items():
-            active += bool(error.any())
-            if "errors" in self.record:
-                self.errors.setdefault(label(ref), []).append(error)
-            if "values" in self.record:
-                self.values.setdefault(label(ref), []).append(network.x[ref])
-            if ref.vertex in learning:
-                self.update_errors[label(ref)] = error
-                if self.graph[ref.vertex].role is Role.INPUT:
-                    self.input_gradients[ref.vertex] = -error
-        self.active.append(active)
-        self._learn(network)
+    def to_pandas(self) -> Any:
+        """See `frames.to_pandas`: a row per value node and step."""
+        return frames.to_pandas(self)
 
-    def _learn(self, network: Network) -> None:
-        for vertex in self.graph.role(Role.PARAMETER):
-            received = network.incoming.get(Ref(vertex.name))
-            if received is not None:
-                name = _qualified(vertex)
-                before = self.gradients.get(name)
-                self.gradients[name] = -received if before is None else before - received
+    def to_xarray(self) -> Any:
+        """See `frames.to_xarray`: a Dataset over t."""
+        return frames.to_xarray(self)
 
-    def sort(self) -> None:
-        """Parameters and inputs learn from the outputs down; list them in the model's order instead."""
-        parameters = [_qualified(vertex) for vertex in self.graph.role(Role.PARAMETER)]
-        inputs = [vertex.name for vertex in self.graph.role(Role.INPUT)]
-        self.gradients = {name: self.gradients[name] for name in parameters if name in self.gradients}
-        self.input_gradients = {name: self.input_gradients[name] for name in inputs if name in self.input_gradients}
+    def write(self, writer: Any, tag: str = "inference") -> None:
+        """See `frames.write`: scalars and histograms for TensorBoard's `SummaryWriter`."""
+        frames.write(self, writer, tag)
+
+    def plot(self, kind: str = "energy", ax: Any = None) -> Any:
+        """See `plots.plot`: ``"energy"`` over time, the errors' ``"wave"`` by level, or ``"distance"`` to backprop."""
+        return plots.plot(self, kind, ax)
 
     def __str__(self) -> str:
         head = f"{self.rule}, {self.coordinates} coordinates: T={self.steps}, {len(self.update_errors)} error nodes"
@@ -139,7 +139,8 @@ class Trace:
         return "\n".join(lines)
 
 
-def _qualified(parameter: Vertex) -> str:
+def qualified(parameter: Vertex) -> str:
+    """Name of a parameter: the model's, or the vertex's where it has none."""
     return parameter.module_path or parameter.name
 
 

@@ -4,8 +4,8 @@ from .binding import Binding
 from .checkpoints import checkpointed, hooks_off
 from .compiled import Compiled
 from .held import Held
-from .inference import Inferred
 from .network import PCNetwork, capturing, network_of
+from .relaxation import Inferred
 
 __all__ = [
     "Binding",

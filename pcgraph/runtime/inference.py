@@ -5,7 +5,6 @@ The network is predicted once, relaxes for T steps, and then every parameter lea
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -21,6 +20,7 @@ from ..graph import Role
 from ..schedule import schedule
 from .descent import Plan, finish, refuse_pending, stepped
 from .face import Face, captured
+from .relaxation import Inferred, inferred, relax
 from .step import Loss, accumulate, watched_by_the_engine
 
 if TYPE_CHECKING:
@@ -28,26 +28,6 @@ if TYPE_CHECKING:
     from .network import PCNetwork
 
 inferences: WeakKeyDictionary[Program, dict[tuple[bool, frozenset[str]], Inference]] = WeakKeyDictionary()
-
-
-@dataclass(eq=False)
-class Inferred:
-    """A network after inference. Values are named by their vertex, output k > 0 as ``"name.k"``.
-
-    Attributes:
-        losses: [T+1] the loss at the outputs' predictions of every time; the first is the model's own.
-        values: value nodes ``x_v(T)``.
-        errors: error nodes ``eps_v(T) = x_v - mu_v``, in the paper's sign; of outputs ``-dL/dmu_v``.
-        gradients: parameter -> gradient in PyTorch's sign, by the model's qualified name. Where no error has arrived
-            by T it is 0.
-        input_gradients: the same for inputs that ask for one, by vertex name.
-    """
-
-    losses: list[float]
-    values: dict[str, torch.Tensor] = field(default_factory=dict)
-    errors: dict[str, torch.Tensor] = field(default_factory=dict)
-    gradients: dict[str, torch.Tensor] = field(default_factory=dict)
-    input_gradients: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def inference_of(program: Program, looking: bool = False, descending: frozenset[str] = frozenset()) -> Inference:
@@ -67,7 +47,7 @@ class _Session:
     """One call: inference from the model's prediction of these inputs.
 
     Raises:
-        PCGraphError: the rule is none that is compiled; nothing learns; autocast is on; or the model keeps tensors.
+        PCGraphError: nothing learns; autocast is on; or the model keeps tensors.
     """
 
     def __init__(
@@ -76,28 +56,12 @@ class _Session:
         inputs: Any,
         target: Any,
         loss: Loss,
-        rule: Rule,
+        rule: IL,
         looking: bool,
         optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
-        if not isinstance(rule, IL):
-            raise PCGraphError(
-                f"{rule} is not compiled", hint="use IL(...), or ZIL() in pcn.learn; pcn.simulate runs any rule"
-            )
-        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-            raise PCGraphError("inference learning under autocast", hint="use autocast inside of the model")
-        args, kwargs = (
-            ((), inputs) if isinstance(inputs, dict) else (inputs if isinstance(inputs, tuple) else (inputs,), {})
-        )
-        tensors, capture = captured(network, args, kwargs)
-        self.compiled: Compiled = capture.compiled
-        binding = self.compiled.binding
-        if binding.held or binding.changed or binding.woken:
-            raise PCGraphError(
-                "the model keeps a tensor that needs a gradient, or writes to an argument",
-                hint="return the tensor instead; pcn.step learns from such a model",
-            )
-        program = self.compiled.program
+        tensors, self.compiled = compiled_call(network, inputs)
+        binding, program = self.compiled.binding, self.compiled.program
         self.inference = inference_of(program, looking)
         values = binding.values(tensors)
         own = dict(zip(self.inference.externals, values, strict=True))
@@ -125,6 +89,28 @@ class _Session:
             self.gradients = [torch.zeros_like(leaf) if g is None else g for leaf, g in pairs]
 
 
+def compiled_call(network: PCNetwork, inputs: Any) -> tuple[list[torch.Tensor], Compiled]:
+    """The tensors of a call, and its program.
+
+    Raises:
+        PCGraphError: autocast is on, or the model keeps tensors.
+    """
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        raise PCGraphError("inference learning under autocast", hint="use autocast inside of the model")
+    args, kwargs = (
+        ((), inputs) if isinstance(inputs, dict) else (inputs if isinstance(inputs, tuple) else (inputs,), {})
+    )
+    tensors, capture = captured(network, args, kwargs)
+    compiled: Compiled = capture.compiled
+    binding = compiled.binding
+    if binding.held or binding.changed or binding.woken:
+        raise PCGraphError(
+            "the model keeps a tensor that needs a gradient, or writes to an argument",
+            hint="return the tensor instead; pcn.step learns from such a model",
+        )
+    return tensors, compiled
+
+
 def learn(
     network: PCNetwork,
     inputs: Any,
@@ -141,6 +127,8 @@ def learn(
         return network.step(inputs, target, loss, optimizer)
     if optimizer is not None:
         refuse_pending(optimizer)
+    if not (isinstance(rule, IL) and rule.plain):
+        return relax(*compiled_call(network, inputs), target, loss, rule, optimizer)
     session = _Session(network, inputs, target, loss, rule, looking=False, optimizer=optimizer)
     if session.leaves:
         copied = accumulate(session.leaves, session.gradients, session.inference.copied if session.complete else None)
@@ -153,6 +141,8 @@ def learn(
 
 def infer(network: PCNetwork, inputs: Any, target: Any, loss: Loss, rule: Rule) -> Inferred:
     """Infer, and show every node; no ``p.grad`` is touched."""
+    if not (isinstance(rule, IL) and rule.plain):
+        return inferred(*compiled_call(network, inputs), target, loss, rule)
     session = _Session(network, inputs, target, loss, rule, looking=True)
     result = Inferred([value.item() for value in session.face.losses])
     for ref, (value, error) in zip(session.inference.looks, session.looked, strict=True):

@@ -12,18 +12,19 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from torch.utils._pytree import tree_map_only
 
-from ..dynamics import ZIL, Rule, Trace, simulate
+from ..dynamics import Rule, Trace
 from ..errors import PCGraphError
 from ..graph import PCGraph, Ref
 from ..schedule import Schedule
 from .compiled import Compiled
 from .facade import Facade, class_for
 from .face import LossAlone
-from .inference import Inferred, infer, learn
+from .inference import infer, learn
+from .relaxation import Inferred
 from .signature import signature_of
-from .step import Loss, Objective, descend_from, identity, learn_from, squared_loss
+from .simulation import simulation
+from .step import Loss, Objective, descend_from, identity, learn_from
 from .surroundings import hide_from_compiler, refuse_surroundings
 
 MAX_VARIANTS = 16  # settings of the model per signature
@@ -224,23 +225,25 @@ class PCNetwork(Facade):
     def learn(
         self, inputs: Any, target: Any, loss: Loss, rule: Rule, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.Tensor:
-        """Inference learning: predict, let value nodes relax for T steps, and learn at T from the errors there.
+        """Learning by any rule: predict, let value nodes relax, and learn from the errors there.
 
-        Equal to `simulate` of the same rule to rounding, by the local programs of `step`. The gradients are added to
-        ``p.grad``, for any optimizer; T and gamma are numbers, for which nothing is compiled anew. ``ZIL()`` is `step`.
+        Equal to `simulate` of the same rule, to rounding. The gradients are added to ``p.grad``, for any optimizer.
+        ``ZIL()`` is `step`. ``IL(gamma, steps)`` runs by the same local programs; T and gamma are numbers, for which
+        nothing is compiled anew. The other rules run by the simulation, a Python call per vertex and step.
+        `IncrementalPC` learns online: it changes the parameters at every inference step, and leaves no ``p.grad``.
 
         Args:
             inputs: the argument of the call; a tuple of several, or a dict of keyword arguments.
             target: second argument of `loss`.
             loss: ``(output, target)`` -> tensor with one element. Pass the same one at every step.
-            rule: `IL(gamma, steps)`, or `ZIL()`.
+            rule: `IL(gamma, steps)`, `ZIL()`, `FixedPrediction()`, ...
             optimizer: as in `step`.
 
         Returns:
             The loss of the model's own prediction, without a history.
 
         Raises:
-            PCGraphError: the rule is none of these, the loss is not one real number, or nothing learns.
+            PCGraphError: the loss is not one real number, nothing learns, or a rule learns online and has no rate.
             CaptureError: a part of the model or of the loss cannot be compiled.
 
         >>> import torch, pcgraph
@@ -289,41 +292,21 @@ class PCNetwork(Facade):
             **kwargs: keyword arguments of the call.
             target: like the model's output; the loss is then ``1/2 sum (target - output)^2``, which clamps the
                 outputs to the target.
-            loss: the model's output -> scalar, instead of `target`.
+            loss: the model's output -> scalar, instead of `target`. Without either outputs are value nodes like
+                others: free, or clamped by `options`.
             rule: `ZIL()` by default.
             dtype: run on a copy of the model in this type; float64 is what references are made in.
-            options: further arguments of `pcgraph.dynamics.simulate`: ``coordinates``, ``levelled``,
-                ``initial_error``, ``seed``, ``record``, ``progress``.
+            options: further arguments of `pcgraph.dynamics.simulate`: ``clamp``, ``free``, ``mask``, ``energies``,
+                ``record``, ``only``, ``progress``, ``coordinates``, ``levelled``, ``initial_error``, ``seed``.
 
         Raises:
-            PCGraphError: neither or both of `target` and `loss` are given, or the network carries no error.
+            PCGraphError: both of `target` and `loss` are given, or neither and no clamp, or nothing carries an error.
             CaptureError: the model cannot be captured.
         """
-        if (target is None) == (loss is None):
-            raise PCGraphError("simulate needs a target or a loss, one of them", hint="pass target=y, or loss=function")
+        network = self
         if dtype is not None:
-            twin = network_of(copy.deepcopy(self.module).to(dtype), self._front, dict(self._options))
-
-            def cast(t: torch.Tensor) -> torch.Tensor:
-                return t.detach().to(dtype).requires_grad_(t.requires_grad) if t.is_floating_point() else t
-
-            args, kwargs, target = tree_map_only(torch.Tensor, cast, (args, kwargs, target))
-            return twin.simulate(*args, target=target, loss=loss, rule=rule, options=options, **kwargs)
-        with torch.enable_grad():
-            refuse_surroundings()
-            inputs, signature = signature_of(args, kwargs)
-            capture = self._find(signature, inputs) or self._capture(args, kwargs, signature)
-        compiled = capture.compiled
-        names = compiled.program.externals
-        values = dict(zip(names, compiled.binding.values(inputs), strict=True))
-        objective = loss if loss is not None else squared_loss(target)
-        return simulate(
-            compiled.program.graph,
-            values,
-            loss=lambda outputs: objective(compiled.binding.rebuild(outputs)),
-            rule=rule if rule is not None else ZIL(),
-            **dict(options or {}),
-        )
+            network = network_of(copy.deepcopy(self.module).to(dtype), self._front, dict(self._options))
+        return simulation(network, args, kwargs, target, loss, rule, dtype, dict(options or {}))
 
     # -- looking ---------------------------------------------------------------------------------
     @property

@@ -105,8 +105,11 @@ def _updates(graph: PCGraph, timing: Timing, wanted: frozenset[str]) -> dict[str
     result = {}
     for name in graph.vertices:
         if name in learning:
-            step = graph.depth[name] if timing.update == "depth" else timing.steps
-            result[name] = Steps((step, step))
+            if timing.update == "every":
+                result[name] = Steps((0, timing.steps - 1))
+            else:
+                step = graph.depth[name] if timing.update == "depth" else timing.steps
+                result[name] = Steps((step, step))
     return result
 
 

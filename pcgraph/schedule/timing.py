@@ -15,12 +15,13 @@ class Timing:
     Attributes:
         gamma: integration step of inference. At exactly 1 an error is replaced, not carried over.
         steps: last inference step T.
-        update: ``"depth"``: a vertex learns at t = depth, and only then (Z-IL); ``"end"``: all learn at T (IL).
+        update: ``"depth"``: a vertex learns at t = depth, and only then (Z-IL); ``"end"``: all learn at T (IL);
+            ``"every"``: all learn at every t < T (incremental).
     """
 
     gamma: float
     steps: int
-    update: Literal["depth", "end"]
+    update: Literal["depth", "end", "every"]
 
 
 @runtime_checkable

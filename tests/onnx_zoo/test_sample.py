@@ -59,7 +59,7 @@ def _frozen(module: nn.Module) -> None:
 
 
 def _doubled(module: nn.Module) -> None:
-    """Gradients twice too large, the values as they were. (Hooks on parameters do not survive the copies of a judge.)"""
+    """Gradients twice too large, the values as they were. (A judge's copies lose hooks on parameters.)"""
     module.get_submodule("0").register_forward_hook(lambda _, __, output: 2 * output - output.detach())
 
 

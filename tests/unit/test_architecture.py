@@ -87,6 +87,7 @@ def test_no_backward_over_more_than_one_vertex() -> None:
         "codegen/local.py",  # traces one vertex
         "codegen/opaque.py",  # runs one vertex that cannot be traced
         "dynamics/cell.py",  # one vertex of the simulation
+        "dynamics/energy.py",  # the energy of one vertex, by its value and its prediction
         "dynamics/network.py",  # the loss, by the outputs' predictions
         "runtime/face.py",  # a loss with opaque vertices, by the outputs' predictions
         "runtime/step.py",  # calls a network as its user would, where hooks wait for the engine
@@ -95,10 +96,18 @@ def test_no_backward_over_more_than_one_vertex() -> None:
 
 def test_public_names() -> None:
     assert sorted(pcgraph.__all__) == [
+        "Bernoulli",
         "CaptureError",
         "Captured",
+        "Categorical",
+        "Energy",
+        "ErrorPC",
+        "FixedPrediction",
+        "Flow",
+        "Gaussian",
         "GraphError",
         "IL",
+        "IncrementalPC",
         "Inferred",
         "LearnError",
         "OnnxExportError",
