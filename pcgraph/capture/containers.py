@@ -7,6 +7,7 @@ import threading
 import types
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,19 @@ class Cells:
 
 
 class Slots:
-    """The slots of an object, as a container."""
+    """The slots of an object, as a container; one that is empty has None."""
 
     def __init__(self, item: Any, slots: list[str]) -> None:
         self._item, self._slots = item, [s for s in slots if s != "__weakref__"]
+        self._all = attrgetter(*self._slots) if len(self._slots) > 1 else None  # one call for all of them
 
     def __iter__(self) -> Iterator[Any]:
-        return (getattr(self._item, slot, None) for slot in self._slots)
+        if self._all is not None:
+            try:
+                return iter(self._all(self._item))
+            except AttributeError:
+                pass
+        return iter([getattr(self._item, slot, None) for slot in self._slots])
 
 
 class Globals:
