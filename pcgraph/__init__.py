@@ -18,6 +18,7 @@ from .dynamics import (
 )
 from .errors import CaptureError, GraphError, LearnError, OnnxExportError, OnnxImportError, PCGraphError, ScheduleError
 from .graph import PCGraph
+from .mupc import mupc
 from .onnx import from_onnx, to_onnx
 from .runtime import Inferred, PCNetwork
 from .schedule import Schedule, schedule
@@ -55,6 +56,7 @@ __all__ = [
     "compile",
     "from_onnx",
     "lower",
+    "mupc",
     "schedule",
     "to_onnx",
     "verify",

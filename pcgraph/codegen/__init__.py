@@ -7,5 +7,16 @@ from .numerics import numerics_kept
 from .precision import without_autocast
 from .program import Program
 from .slopes import slopes
+from .waves import ErrorInference, FixedInference
 
-__all__ = ["Inference", "Learning", "Program", "backend_of", "numerics_kept", "slopes", "without_autocast"]
+__all__ = [
+    "ErrorInference",
+    "FixedInference",
+    "Inference",
+    "Learning",
+    "Program",
+    "backend_of",
+    "numerics_kept",
+    "slopes",
+    "without_autocast",
+]

@@ -83,7 +83,7 @@ class Inference:
             self.cells = Cells(graph, programs)
             first = self._first()
         self.looks = tuple(ref for m in self.moves.values() for ref in m.refs) if looking else ()
-        self._lags = lags(graph, {ref.vertex for ref in self.looks})
+        self._lags = lags(graph, self._wanted())
         self._rates_of = {f"x_{name}": f"rate_{name}" for name in self.leaves if name in descending}
         descent = self._descent(first)
         self.possible = descent.possible
@@ -93,14 +93,7 @@ class Inference:
             script.add(f"[{', '.join(self._rates_of.values())}] = rates")
         script.lines(first)
         self._face(script)
-        if not skipping:
-            script.lines([line for ref, mu in self._predictions.items() for line in awake(self.cells, ref, mu)])
-            script.lines(
-                [Line((error_name(ref),), "torch.zeros_like(%s)", (self.cells.values[ref],)) for ref in self._inputs()]
-            )
-        for ref in self.looks if skipping else ():
-            if graph.depth[ref.vertex]:
-                script.add(f"{error_name(ref)} = None")
+        self._start(script)
         body, scratch = script.fork(), Scratch()
         with body.block("for t in range(steps):"):
             self._step(body, scratch)
@@ -109,6 +102,7 @@ class Inference:
             script.add(f"{name} = torch.full((), gamma, dtype={spec.dtype}, device={str(spec.device)!r})")
         scratch.make(script)
         script.join(body)
+        self._end(script)
         self._learn(script, descent)
         self.source, self.run = script.compile()
 
@@ -143,6 +137,21 @@ class Inference:
         for ref, mu in self._predictions.items():  # items of a tuple that is returned in part
             if not self.graph.depth[ref.vertex] and ref not in self.faced:
                 script.add(f"{error_name(ref)} = torch.zeros_like({mu})")
+
+    def _start(self, script: Script) -> None:
+        """Errors before the first step: none, or zeros where no level is left out."""
+        if self._skipping:
+            for ref in self.looks:
+                if self.graph.depth[ref.vertex]:
+                    script.add(f"{error_name(ref)} = None")
+            return
+        script.lines([line for ref, mu in self._predictions.items() for line in awake(self.cells, ref, mu)])
+        script.lines(
+            [Line((error_name(ref),), "torch.zeros_like(%s)", (self.cells.values[ref],)) for ref in self._inputs()]
+        )
+
+    def _end(self, script: Script) -> None:
+        """After the last step, before learning."""
 
     # -- one step ----------------------------------------------------------------------------------
     def _step(self, script: Script, scratch: Scratch) -> None:
@@ -278,6 +287,14 @@ class Inference:
         still = (Role.INPUT, Role.PARAMETER, Role.STATE)
         return any(r.vertex in graph.depth and graph[r.vertex].role not in still for r in graph[name].operands)
 
+    def _wanted(self) -> set[str]:
+        """Vertices whose values and errors matter to the end, whether a parameter learns from them or not."""
+        return {ref.vertex for ref in self.looks}
+
+    def _unplaced(self, ref: Ref) -> bool:
+        """Whether a value node is known by its prediction and error alone."""
+        return not self.graph.depth[ref.vertex]
+
     # -- learning ----------------------------------------------------------------------------------
     def _descent(self, first: Sequence[Line]) -> Descent:
         """The updates of leaves that learn in place; by one product, those of a single use."""
@@ -326,7 +343,7 @@ class Inference:
                 with script.block(f"if steps >= {graph.depth[name]}:"):
                     script.add(f"{names[name]} = {error_name(Ref(name))}")
         for ref, mu in self._predictions.items():
-            if ref in self.looks and not graph.depth[ref.vertex]:
+            if ref in self.looks and self._unplaced(ref):
                 script.add(f"{self.cells.values[ref]} = {mu} - {error_name(ref)}")
         looked = [f"({self.cells.values[ref]}, {error_name(ref)})" for ref in self.looks]
         script.add(f"return [{', '.join(names.values())}], [{', '.join(looked)}]")

@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from ..codegen import Inference
+from ..codegen import ErrorInference, FixedInference, Inference
 from ..codegen.program import PROGRAMS, Program
-from ..dynamics import IL, ZIL, Rule
+from ..dynamics import IL, ZIL, ErrorPC, FixedPrediction, Rule
 from ..dynamics.readout import simulated
 from ..dynamics.trace import label
 from ..errors import PCGraphError
@@ -27,19 +27,31 @@ if TYPE_CHECKING:
     from .compiled import Compiled
     from .network import PCNetwork
 
-inferences: WeakKeyDictionary[Program, dict[tuple[bool, frozenset[str]], Inference]] = WeakKeyDictionary()
+Compilable = IL | FixedPrediction | ErrorPC
+inferences: WeakKeyDictionary[Program, dict[Any, Inference]] = WeakKeyDictionary()
+_WAVES: dict[type[Rule], type[FixedInference]] = {FixedPrediction: FixedInference, ErrorPC: ErrorInference}
 
 
-def inference_of(program: Program, looking: bool = False, descending: frozenset[str] = frozenset()) -> Inference:
-    """The inference program of a network; made once, whatever T and gamma."""
+def is_compiled(rule: Rule) -> bool:
+    """Whether there are programs for a rule."""
+    return isinstance(rule, Compilable) and rule.plain
+
+
+def inference_of(
+    program: Program, looking: bool = False, descending: frozenset[str] = frozenset(), rule: type[Rule] = IL
+) -> Inference:
+    """The inference program of a network; made once for each rule, whatever T and gamma."""
     made = inferences.setdefault(program, {})
-    key = (looking, descending)
+    key = (rule, looking, descending)
     if key not in made:
         graph = simulated(program.graph, levelled=True)
         if not graph.depth:
             raise PCGraphError("no output carries an error", hint="an output must need a gradient")
         scheduled = schedule(graph, IL(steps=graph.steps + 1))
-        made[key] = Inference(scheduled, PROGRAMS, looking, backend=program.backend, descending=descending)
+        if rule in _WAVES:
+            made[key] = _WAVES[rule](scheduled, PROGRAMS, looking)
+        else:
+            made[key] = Inference(scheduled, PROGRAMS, looking, backend=program.backend, descending=descending)
     return made[key]
 
 
@@ -56,18 +68,23 @@ class _Session:
         inputs: Any,
         target: Any,
         loss: Loss,
-        rule: IL,
+        rule: Compilable,
         looking: bool,
         optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
         tensors, self.compiled = compiled_call(network, inputs)
         binding, program = self.compiled.binding, self.compiled.program
-        self.inference = inference_of(program, looking)
+        self.inference = inference_of(program, looking, rule=type(rule))
         values = binding.values(tensors)
         own = dict(zip(self.inference.externals, values, strict=True))
         self.leaves = [own[name] for name in self.inference.leaves]
         plan: Plan | None = None
-        if optimizer is not None and not program.backend.exact and not watched_by_the_engine(self.leaves):
+        if (
+            optimizer is not None
+            and isinstance(rule, IL)
+            and not program.backend.exact
+            and not watched_by_the_engine(self.leaves)
+        ):
             plan = self.compiled.inferring.plan(optimizer, self.leaves, tensors)
         if plan is not None:
             descending = inference_of(program, looking, frozenset(self.inference.leaves[k] for k in plan.places))
@@ -127,8 +144,9 @@ def learn(
         return network.step(inputs, target, loss, optimizer)
     if optimizer is not None:
         refuse_pending(optimizer)
-    if not (isinstance(rule, IL) and rule.plain):
+    if not is_compiled(rule):
         return relax(*compiled_call(network, inputs), target, loss, rule, optimizer)
+    assert isinstance(rule, Compilable)
     session = _Session(network, inputs, target, loss, rule, looking=False, optimizer=optimizer)
     if session.leaves:
         copied = accumulate(session.leaves, session.gradients, session.inference.copied if session.complete else None)
@@ -141,8 +159,9 @@ def learn(
 
 def infer(network: PCNetwork, inputs: Any, target: Any, loss: Loss, rule: Rule) -> Inferred:
     """Infer, and show every node; no ``p.grad`` is touched."""
-    if not (isinstance(rule, IL) and rule.plain):
+    if not is_compiled(rule):
         return inferred(*compiled_call(network, inputs), target, loss, rule)
+    assert isinstance(rule, Compilable)
     session = _Session(network, inputs, target, loss, rule, looking=True)
     result = Inferred([value.item() for value in session.face.losses])
     for ref, (value, error) in zip(session.inference.looks, session.looked, strict=True):

@@ -228,8 +228,9 @@ class PCNetwork(Facade):
         """Learning by any rule: predict, let value nodes relax, and learn from the errors there.
 
         Equal to `simulate` of the same rule, to rounding. The gradients are added to ``p.grad``, for any optimizer.
-        ``ZIL()`` is `step`. ``IL(gamma, steps)`` runs by the same local programs; T and gamma are numbers, for which
-        nothing is compiled anew. The other rules run by the simulation, a Python call per vertex and step.
+        ``ZIL()`` is `step`. ``IL``, ``FixedPrediction`` and ``ErrorPC`` with a gamma and a T run by the same local
+        programs; both are numbers, for which nothing is compiled anew. Everything else runs by the simulation, a Python
+        call per vertex and step.
         `IncrementalPC` learns online: it changes the parameters at every inference step, and leaves no ``p.grad``.
 
         Args:
