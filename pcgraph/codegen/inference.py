@@ -342,7 +342,7 @@ class Inference:
             if graph[name].role is Role.INPUT:
                 with script.block(f"if steps >= {graph.depth[name]}:"):
                     script.add(f"{names[name]} = {error_name(Ref(name))}")
-        for ref, mu in self._predictions.items():
+        for ref, mu in reversed(self._predictions.items()):  # the prediction of a relay is the value of its parent
             if ref in self.looks and self._unplaced(ref):
                 script.add(f"{self.cells.values[ref]} = {mu} - {error_name(ref)}")
         looked = [f"({self.cells.values[ref]}, {error_name(ref)})" for ref in self.looks]

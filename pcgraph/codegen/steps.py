@@ -61,6 +61,10 @@ class Sums:
         """Name of the sum."""
         return self._of.get(ref)
 
+    def layout(self, ref: Ref) -> TensorSpec:
+        """Layout of the sum."""
+        return self._layouts[self._of[ref]]
+
     def minus(self, ref: Ref, error: str) -> tuple[Line, str]:
         """The sum minus the value's own error, and the name of that."""
         name = self._of[ref]

@@ -5,7 +5,7 @@ Nothing is left out: an error reaches every vertex in the first step, or is 0 un
 
 from __future__ import annotations
 
-from ..graph import Ref
+from ..graph import Ref, TensorSpec
 from ..schedule import Schedule
 from .buffers import Scratch
 from .inference import Inference
@@ -48,8 +48,8 @@ class FixedInference(Inference):
     _faced = False
 
     def _errors(self) -> list[Ref]:
-        """Error nodes that move."""
-        return [ref for ref in self._predictions if self.graph.depth[ref.vertex]] + self._inputs()
+        """Error nodes that move, parents first: what a child hands on may be its error itself, which moves after."""
+        return self._inputs() + [ref for ref in self._predictions if self.graph.depth[ref.vertex]]
 
     def _wanted(self) -> set[str]:
         return set(self.moves)  # what passes by matters further down
@@ -70,7 +70,7 @@ class ErrorInference(FixedInference):
         for moves in reversed(self.moves.values()):
             for ref in moves.refs:
                 if depth[ref.vertex]:
-                    script.lines([_wave(ref, sums)])
+                    script.lines([_wave(ref, sums, self.cells.errors[ref])])
             self._pull(script, moves, sums)
         for ref in self._errors():
             script.lines(_follow(_state(ref), sums.of(ref)))
@@ -98,12 +98,15 @@ def _state(ref: Ref) -> str:
     return f"s{ref.output or ''}_{ref.vertex}"
 
 
-def _wave(ref: Ref, sums: Sums) -> Line:
-    """What passes by a vertex: all that it has received."""
+def _wave(ref: Ref, sums: Sums, layout: TensorSpec) -> Line:
+    """What passes by a vertex: all that it has received, laid out as its error, which its local program was made for."""
     received = sums.of(ref)
     if received is None:
         return Line((error_name(ref),), "torch.zeros_like(%s)", (_state(ref),))
-    return Line((error_name(ref),), "%s", (received,))
+    found = sums.layout(ref)
+    if (found.shape, found.stride) == (layout.shape, layout.stride):
+        return Line((error_name(ref),), "%s", (received,))
+    return Line((error_name(ref),), "torch.empty_like(%s).copy_(%s)", (_state(ref), received))
 
 
 def _follow(error: str, received: str | None) -> list[Line]:
