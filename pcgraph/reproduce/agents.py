@@ -3,8 +3,6 @@
 The policy reads the last few observations one by one and answers once, at the end: many to one. It learns by REINFORCE.
 If one bit of one weight differed, so would sooner or later an action, and from there on everything; so equal curves say
 much. Nothing is said about how good the scores are.
-
-Source: Williams, *Simple statistical gradient-following algorithms*, 1992.
 """
 
 from __future__ import annotations
@@ -17,15 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import pcgraph
 
 from ..demo.compare import largest_difference
 from .cell import Cell, Experiment, Found, Numbers, Settings, Tell, rows
-from .environments import CARTPOLE, World, world
-
-_SMALLEST = 64  # rows of a batch, which is filled up to a power of two: few shapes, few captures
+from .environments import CARTPOLE, world
+from .reinforce import Policy, batch, play, policy_loss
 
 
 @dataclass(frozen=True)
@@ -52,101 +48,7 @@ class Plan:
     memory: int = 4
     hidden: int = 64
     rate: float = 1e-2
-    discount: float = 0.99
-
-
-class Policy(nn.Module):
-    """A tanh network over the last observations: [N, memory, features] -> logits [N, actions]."""
-
-    def __init__(self, features: int, hidden: int, actions: int) -> None:
-        super().__init__()
-        self.see, self.keep = nn.Linear(features, hidden), nn.Linear(hidden, hidden, bias=False)
-        self.act = nn.Linear(hidden, actions)
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """The logits after the last observation."""
-        first, *later = observations.unbind(1)
-        h = torch.tanh(self.see(first))
-        for one in later:
-            h = torch.tanh(self.see(one) + self.keep(h))
-        return self.act(h)
-
-
-def policy_loss(logits: Tensor, taken: tuple[Tensor, Tensor]) -> Tensor:
-    """REINFORCE: minus the log-probability of each action taken, int64 [N], weighted by its advantage, float32 [N]."""
-    actions, advantages = taken
-    return (F.cross_entropy(logits, actions, reduction="none") * advantages).sum()
-
-
-@dataclass(frozen=True)
-class Episode:
-    """What happened in one.
-
-    Attributes:
-        seen: the last observations before each action, float32 [steps, memory, features].
-        actions: int64 [steps].
-        rewards: float64 [steps].
-    """
-
-    seen: Tensor
-    actions: Tensor
-    rewards: Tensor
-
-    def to_go(self, discount: float) -> Tensor:
-        """Discounted sums of the rewards from each step on, float64 [steps]."""
-        sums, later = [], 0.0
-        for reward in reversed(self.rewards.tolist()):
-            later = reward + discount * later
-            sums.append(later)
-        return torch.tensor(sums[::-1], dtype=torch.float64)
-
-
-@torch.no_grad()
-def play(worlds: Sequence[World], policy: nn.Module | None, memory: int, generator: torch.Generator) -> list[Episode]:
-    """An episode in each of some worlds, side by side, so that the policy is asked once for all that still go on.
-
-    Args:
-        worlds: of one kind.
-        policy: gives logits; None: every action is as likely.
-        memory: observations that it is given; those before the first one are zeros.
-        generator: draws the actions.
-    """
-    blank = torch.zeros(memory - 1, worlds[0].features)
-    recent = [torch.cat([blank, one.reset()[None]]) for one in worlds]
-    steps: list[list[tuple[Tensor, int, float]]] = [[] for _ in worlds]
-    going = list(range(len(worlds)))
-    while going:
-        seen = torch.stack([recent[k] for k in going])
-        logits = torch.zeros(len(going), worlds[0].actions) if policy is None else policy(seen)
-        drawn = torch.multinomial(logits.softmax(1), 1, generator=generator).flatten().tolist()
-        still = []
-        for k, action in zip(going, drawn, strict=True):
-            observation, reward, over = worlds[k].step(action)
-            steps[k].append((recent[k], action, reward))
-            recent[k] = torch.cat([recent[k][1:], observation[None]])
-            if not over:
-                still.append(k)
-        going = still
-    return [_episode(taken) for taken in steps]
-
-
-def _episode(steps: list[tuple[Tensor, int, float]]) -> Episode:
-    seen, actions, rewards = zip(*steps, strict=True)
-    return Episode(torch.stack(seen), torch.tensor(actions), torch.tensor(rewards, dtype=torch.float64))
-
-
-def batch(episodes: Sequence[Episode], discount: float) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Arguments of the policy and of its loss from some episodes, filled up with rows of no weight.
-
-    The baseline is the mean over all steps; what is left is divided by its standard deviation, and by their number.
-    """
-    gains = torch.cat([episode.to_go(discount) for episode in episodes])
-    count = len(gains)
-    advantages = (gains - gains.mean()) / (gains.std(correction=0) + 1e-6) / count
-    seen, actions = torch.cat([e.seen for e in episodes]), torch.cat([e.actions for e in episodes])
-    missing = max(_SMALLEST, 1 << (count - 1).bit_length()) - count
-    filled = F.pad(seen, (0, 0, 0, 0, 0, missing))
-    return filled, (F.pad(actions, (0, missing)), F.pad(advantages.float(), (0, missing)))
+    discount: float = 0.97
 
 
 @dataclass(frozen=True)
@@ -215,7 +117,7 @@ def measure(plan: Plan, tell: Tell) -> Numbers:
     """Four agents in one world.
 
     Returns:
-        ``returns``: of backprop, per episode; ``returns_random`` and ``returns_memoryless``.
+        ``returns``: of backprop, per episode; ``returns_zil``, ``returns_memoryless`` and ``returns_random``.
         ``identical``: whether the returns of Z-IL are the same, element for element.
         ``largest_weight_difference``: between backprop and Z-IL, at the end.
         ``bp``, ``zil``, ``random``, ``memoryless``: mean returns over the last quarter.
@@ -223,6 +125,7 @@ def measure(plan: Plan, tell: Tell) -> Numbers:
     lives = {kind: live(plan, kind, tell) for kind in ("BP", "Z-IL", "memoryless", "random")}
     return {
         "returns": lives["BP"].returns,
+        "returns_zil": lives["Z-IL"].returns,
         "returns_memoryless": lives["memoryless"].returns,
         "returns_random": lives["random"].returns,
         **compare(lives["BP"], lives["Z-IL"]),
@@ -236,10 +139,10 @@ def measure(plan: Plan, tell: Tell) -> Numbers:
 
 def plans(settings: Settings) -> list[Plan]:
     """Which worlds, and for how long."""
-    cart = Plan(CARTPOLE, settings.seed, 150 if settings.full else 60, 8, 500)
+    cart = Plan(CARTPOLE, settings.seed, 150 if settings.full else 50, 8, 500)
     games = settings.games if settings.full else settings.games[:1]
     size = (200, 8, 5000) if settings.full else (4, 4, 1000)
-    return [cart, *(Plan(game, settings.seed, *size, rate=1e-3) for game in games)]
+    return [cart, *(Plan(game, settings.seed, *size, rate=1e-3, discount=0.99) for game in games)]
 
 
 def cells(settings: Settings) -> list[Cell]:
@@ -263,3 +166,41 @@ def table(found: list[Found]) -> str:
         "largest difference of weights": "largest_weight_difference",
     }
     return rows(found, columns, "mean return, last quarter")
+
+
+def draw(found: list[Found], folder: Path) -> list[str]:
+    """Returns, averaged over ten episodes: backprop a wide line, Z-IL a thin one on top of it."""
+    from matplotlib.figure import Figure
+
+    run: list[dict[str, Any]] = [{"name": item.name, **item.numbers} for item in found if not item.not_run]
+    if not run:
+        return []
+    figure = Figure(figsize=(4 * len(run), 3.2), layout="constrained")
+    for axes, one in zip(figure.subplots(1, len(run), squeeze=False)[0], run, strict=True):
+        axes.plot(smooth(one["returns"]), linewidth=4, alpha=0.4, label="BP")
+        axes.plot(smooth(one["returns_zil"]), color="black", linewidth=1, label="Z-IL")
+        axes.plot(smooth(one["returns_memoryless"]), linewidth=1, label="memoryless")
+        axes.plot(smooth(one["returns_random"]), linewidth=1, label="random")
+        axes.set(title=one["name"], xlabel="episodes", ylabel="return")
+        axes.legend()
+    figure.savefig(folder / "agents.png", dpi=150)
+    return ["agents.png"]
+
+
+def smooth(returns: Sequence[float], window: int = 10) -> list[float]:
+    """Means over the latest `window` numbers.
+
+    >>> smooth([1.0, 2.0, 3.0, 4.0], 2)
+    [1.0, 1.5, 2.5, 3.5]
+    """
+    return [fmean(returns[max(0, k - window + 1) : k + 1]) for k in range(len(returns))]
+
+
+EXPERIMENT = Experiment(
+    "agents",
+    "A recurrent policy learns to act, by backprop and by Z-IL, from the same seeds",
+    "beyond the paper: reinforcement learning, on the many-to-one networks that Z-IL, arXiv 2103.03725, covers",
+    cells,
+    table,
+    draw,
+)

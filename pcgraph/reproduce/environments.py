@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,29 +19,9 @@ _SEEN = [0, 2]  # of CartPole's four numbers: the place of the cart and the angl
 _SCALE = 10.0  # these are small before the episode is over
 
 
-class World(Protocol):
-    """One environment.
-
-    Attributes:
-        features: numbers in an observation.
-        actions: to choose from.
-    """
-
-    features: int
-    actions: int
-
-    def reset(self) -> Tensor:
-        """Begin an episode; the first observation, float32 [features]."""
-        ...
-
-    def step(self, action: int) -> tuple[Tensor, float, bool]:
-        """Act: the next observation, the reward, and whether the episode is over."""
-        ...
-
-
 @dataclass
-class Gym:
-    """A world of gymnasium's; the seed is given to the first episode, and those after it go on from there.
+class World:
+    """A world: an environment of gymnasium's. The seed is given to the first episode, and those after it go on from there.
 
     Attributes:
         env: of gymnasium.
@@ -59,13 +39,13 @@ class Gym:
         return int(self.env.action_space.n)
 
     def reset(self) -> Tensor:
-        """Begin an episode."""
+        """Begin an episode; the first observation, float32 [features]."""
         observation, _ = self.env.reset(seed=self.seed)
         self.seed = None
         return self.seen(observation)
 
     def step(self, action: int) -> tuple[Tensor, float, bool]:
-        """Act."""
+        """Act: the next observation, the reward, and whether the episode is over."""
         observation, reward, ended, cut, _ = self.env.step(action)
         return self.seen(observation), float(reward), bool(ended or cut)
 
@@ -74,7 +54,7 @@ class Gym:
         raise NotImplementedError
 
 
-class CartPole(Gym):
+class CartPole(World):
     """The place of the cart and the angle of the pole; the velocities are hidden."""
 
     def seen(self, observation: Any) -> Tensor:
@@ -82,7 +62,7 @@ class CartPole(Gym):
         return torch.from_numpy(np.asarray(observation, np.float32)[_SEEN] * np.float32(_SCALE))
 
 
-class Atari(Gym):
+class Atari(World):
     """The 128 bytes of memory of the console, from -1 to 1."""
 
     def seen(self, observation: Any) -> Tensor:
@@ -90,7 +70,7 @@ class Atari(Gym):
         return torch.from_numpy(np.asarray(observation, np.float32) / np.float32(127.5) - np.float32(1))
 
 
-def world(name: str, seed: int, longest: int) -> Gym:
+def world(name: str, seed: int, longest: int) -> World:
     """CartPole-v1, or an Atari game: ALE's fifth version, four frames an action, a quarter of the actions repeated.
 
     Args:
@@ -117,5 +97,7 @@ def world(name: str, seed: int, longest: int) -> Gym:
     try:
         env = gymnasium.make(f"ALE/{name}-v5", obs_type="ram", max_episode_steps=longest)
     except gymnasium.error.Error as error:
-        raise PCGraphError(f"there is no Atari game {name!r}: {error}", hint="such as Pong, in ALE's spelling") from error
+        raise PCGraphError(
+            f"there is no Atari game {name!r}: {error}", hint="such as Pong, in ALE's spelling"
+        ) from error
     return Atari(env, 128, seed)

@@ -121,7 +121,9 @@ def _model(plan: Plan, split: Split) -> nn.Module:
         return nn.Sequential(nn.Flatten(), mlp(128, 2, split.train_x[0].numel()))
     if plan.net == "AlexNet":
         return alexnet(split.train_x.shape[1], split.train_x.shape[2], split.classes, plan.width)
-    return resnet18()[:-1].append(nn.Linear(512, split.classes))
+    net = resnet18()
+    net[-1] = nn.Linear(512, split.classes)
+    return net
 
 
 def train(plan: Plan, split: Split, tell: Tell, z_il_seed: int | None = None) -> Numbers:
