@@ -21,7 +21,7 @@ _SCALE = 10.0  # these are small before the episode is over
 
 @dataclass
 class World:
-    """A world: an environment of gymnasium's. The seed is given to the first episode, and those after it go on from there.
+    """An environment of gymnasium's. The seed is given to the first episode; those after it go on from there.
 
     Attributes:
         env: of gymnasium.
