@@ -1,8 +1,9 @@
 """Experiment ``agents``: a recurrent policy learns to act, by backprop and by Z-IL, from the same seeds.
 
 The policy reads the last few observations one by one and answers once, at the end: many to one. It learns by REINFORCE.
-If one bit of one weight differed, so would sooner or later an action, and from there on everything; so equal curves say
-much. Nothing is said about how good the scores are.
+Where one bit of one weight differs, an action does sooner or later, and from there on everything: a weight of the start
+moved by one unit in the last place changes the returns on CartPole after some 250 episodes. In the few episodes of a
+quick run on a game it does not, so there the weights say more than the curves. Nothing is said about how good scores are.
 """
 
 from __future__ import annotations
