@@ -3,6 +3,7 @@
 #   make demo    train real networks with backprop and with Z-IL, and compare
 #   make test    run the tests
 #   make bench   time Z-IL against backprop and others, into docs/performance.md
+#   make reproduce   the paper's tables and figures, into pcgraph-results/
 #   make lint    ruff and mypy
 #   make docs    API pages into site/
 #
@@ -17,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench lint format docs clean
+.PHONY: demo test bench reproduce lint format docs clean
 .NOTPARALLEL:
 
 demo: $(STAMP)-demo
@@ -29,6 +30,9 @@ test: $(STAMP)-test
 
 bench: $(STAMP)-plot
 	$(BIN)/pcgraph bench --models all --json bench.json --plot bench.svg --write docs/performance.md
+
+reproduce: $(STAMP)-reproduce
+	$(BIN)/pcgraph reproduce --output pcgraph-results
 
 lint: $(STAMP)-dev
 	$(BIN)/ruff check .

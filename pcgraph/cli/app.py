@@ -19,6 +19,7 @@ from .bench import bench
 from .demo import demo
 from .inspect import inspect
 from .options import Debug, debugging
+from .reproduce import reproduce
 from .terminal import discard_stdout, say_error
 from .verify import verify
 
@@ -67,6 +68,7 @@ app.command()(inspect)
 app.command()(verify)
 app.command()(demo)
 app.command()(bench)
+app.command()(reproduce)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

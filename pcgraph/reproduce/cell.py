@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,12 +26,25 @@ class Settings:
         seed: of weights, data order and environments.
         data: folder of data sets; None: where the system keeps them.
         games: Atari games.
+        il_steps: T of inference learning, where it is timed.
     """
 
     full: bool = False
     seed: int = 0
     data: Path | None = None
     games: tuple[str, ...] = ("Pong", "Breakout", "Boxing")
+    il_steps: int = 20
+
+    @property
+    def source(self) -> dict[str, str]:
+        """What tells one folder of data from another in a cell's settings, without saying where it is.
+
+        >>> Settings().source
+        {}
+        """
+        if self.data is None:
+            return {}
+        return {"data": hashlib.sha256(str(self.data.resolve()).encode()).hexdigest()[:12]}
 
 
 @dataclass(frozen=True)
@@ -43,12 +57,14 @@ class Cell:
         measure: makes the numbers, which must be what JSON can hold; may tell how far it is, in a line of text.
             Raises `NotRun` where something is missing.
         settings: everything that the numbers depend on, as JSON; other settings are another cell.
+        packages: whose versions count beside those of Python, torch and pcgraph.
     """
 
     experiment: str
     name: str
     measure: Callable[[Tell], Numbers] = field(compare=False)
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    packages: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -68,7 +84,7 @@ class Found:
         not_run: why not, or "".
         seconds: that it took.
         date: ISO date.
-        versions: of pcgraph, torch and Python.
+        versions: of pcgraph, torch, Python and the cell's packages.
     """
 
     key: str

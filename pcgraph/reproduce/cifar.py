@@ -17,7 +17,7 @@ TEST = ("test_batch",)
 CLASSES = 10
 _PIXELS = 3 * 32 * 32
 _AGAIN = "get the data set again"
-_HOW = "cifar-10-binary.tar.gz or cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, unpacked"
+_HOW = "https://www.cs.toronto.edu/~kriz/cifar.html, the binary version or that for Python, unpacked into --data FOLDER"
 
 
 def cifar10(folder: Path | None = None) -> Split:

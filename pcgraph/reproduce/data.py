@@ -43,8 +43,8 @@ def fashion_mnist(folder: Path | None = None) -> Split:
     """FashionMNIST, [N, 1, 28, 28], from its four IDX files, plain or gzipped.
 
     Args:
-        folder: of data sets, in which ``fashion-mnist`` or ``FashionMNIST/raw`` is looked for after the folder of
-            Debian's package.
+        folder: with the files, or with ``fashion-mnist`` or ``FashionMNIST/raw`` in it. Otherwise, and if they are not
+            there, the folder of Debian's package.
 
     Raises:
         NotRun: the files are nowhere.
@@ -52,10 +52,8 @@ def fashion_mnist(folder: Path | None = None) -> Split:
 
     Source: Xiao et al., arXiv 1708.07747.
     """
-    places = [FASHION_MNIST]
-    if folder is not None:
-        places += [folder / "fashion-mnist", folder / "FashionMNIST" / "raw"]
-    found = find("FashionMNIST", places, _has_idx, INSTALL_FASHION_MNIST)
+    own = [] if folder is None else [folder / "fashion-mnist", folder / "FashionMNIST" / "raw", folder]
+    found = find("FashionMNIST", [*own, FASHION_MNIST], _has_idx, INSTALL_FASHION_MNIST)
     images = read_fashion_mnist(found)
     return Split(*normalised(images.train_x, images.test_x, images.train_y, images.test_y))
 
@@ -69,13 +67,12 @@ def find(title: str, places: Sequence[Path], there: Callable[[Path], bool], how:
     """The first of some folders that holds a data set.
 
     Raises:
-        NotRun: none does; says where it looked and `how` to get the data.
+        NotRun: none does; says `how` to get the data, and not where it looked: reports name no folders.
     """
     for place in places:
         if there(place):
             return place
-    looked = ", ".join(str(place) for place in places)
-    raise NotRun(f"data not available: no {title} in {looked}; to get it: {how}")
+    raise NotRun(f"data not available: {title} ({how})")
 
 
 def normalised(

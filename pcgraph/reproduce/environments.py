@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import PCGraphError
 from .cell import NotRun
 
-INSTALL = "install pcgraph[atari]: pip install 'pcgraph[atari]'"
+INSTALL = "install pcgraph[atari]"
 CARTPOLE = "CartPole"
 _SEEN = [0, 2]  # of CartPole's four numbers: the place of the cart and the angle of the pole
 _SCALE = 10.0  # these are small before the episode is over
@@ -79,8 +78,7 @@ def world(name: str, seed: int, longest: int) -> World:
         longest: steps after which an episode is cut off.
 
     Raises:
-        NotRun: gymnasium or ale-py is not installed.
-        PCGraphError: there is no such game.
+        NotRun: gymnasium or ale-py is not installed, or there is no such game.
 
     Source: Machado et al., *Revisiting the Arcade Learning Environment*, arXiv 1709.06009.
     """
@@ -97,7 +95,5 @@ def world(name: str, seed: int, longest: int) -> World:
     try:
         env = gymnasium.make(f"ALE/{name}-v5", obs_type="ram", max_episode_steps=longest)
     except gymnasium.error.Error as error:
-        raise PCGraphError(
-            f"there is no Atari game {name!r}: {error}", hint="such as Pong, in ALE's spelling"
-        ) from error
+        raise NotRun(f"there is no Atari game {name!r}; ALE spells them like Pong") from error
     return Atari(env, 128, seed)

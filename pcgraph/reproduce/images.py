@@ -16,10 +16,7 @@ from .data import SYSTEM, Split, find, normalised
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 MOST_PIXELS = 100_000_000  # of a picture, by its header; ImageNet's largest has 47 million
-_HOW = (
-    "https://image-net.org/download.php, unpacked to imagenet/train/<class>/*.JPEG and imagenet/val/<class>/*.JPEG "
-    "in the folder of data sets"
-)
+_HOW = "https://image-net.org/download.php, unpacked into --data FOLDER as imagenet/train/CLASS and imagenet/val/CLASS"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Pickles as data sets hold them, read without running anything that they say: dicts, lists, bytes and byte arrays.
 
 A pickle is a program. Here it is looked through before it runs, the instructions that such data needs are the only ones
-let through, and the three names of NumPy's that it may call stand for classes of this file.
+let through, and the few names that it may call stand for what is in this file.
 
 Source: the instructions are listed in the standard library's ``pickletools``.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,15 @@ class _Array:
         self.array = np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
-_NAMES = {
+def _encoded(text: object, encoding: object) -> bytes:
+    """Stands for ``_codecs.encode``, by which Python 3 writes bytes for readers in Python 2."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise ValueError("text in another encoding than latin1")
+    return text.encode("latin1")
+
+
+_NAMES: dict[tuple[str, str], Callable[..., Any]] = {
+    ("_codecs", "encode"): _encoded,
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _Array,
@@ -66,7 +75,7 @@ _NAMES = {
 
 
 class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> type:
+    def find_class(self, module: str, name: str) -> Any:
         known = _NAMES.get((module, name))
         if known is None:
             raise ValueError(f"it asks for {module}.{name}")

@@ -55,6 +55,12 @@ class Plan:
     looks: int = 10
     share: Share = field(default=Share(100, 300, 50))
 
+    @property
+    def title(self) -> str:
+        """For people."""
+        width = "" if self.width == 1 else f", {self.width:g} of its width"
+        return f"{self.net}{width}, {self.data}"
+
 
 def alexnet(channels: int, side: int, classes: int, width: float = 1.0) -> nn.Sequential:
     """AlexNet's five convolutions and three linear layers for small images, without dropout.
@@ -186,12 +192,13 @@ def plans(settings: Settings) -> list[Plan]:
     if settings.full:
         return [
             Plan("MLP", "FashionMNIST", 10, seed, rate=0.01),
-            Plan("AlexNet", "FashionMNIST", 3, seed),
+            Plan("AlexNet", "FashionMNIST", 5, seed, width=0.5),
+            Plan("AlexNet", "FashionMNIST", 2, seed),
             Plan("AlexNet", "CIFAR-10", 10, seed),
             Plan("ResNet-18", "ImageNet", 3, seed),
         ]
     return [
-        Plan("MLP", "FashionMNIST", 2, seed, test=2_000, rate=0.01),
+        Plan("MLP", "FashionMNIST", 2, seed, rate=0.01),
         Plan("AlexNet", "FashionMNIST", 3, seed, width=0.25, train=6_400, test=1_000),
         Plan("AlexNet", "CIFAR-10", 3, seed, width=0.25, train=6_400, test=1_000),
         Plan("AlexNet", "ImageNet", 3, seed, width=0.25, share=Share(10, 200, 50)),
@@ -212,7 +219,7 @@ def cells(settings: Settings) -> list[Cell]:
         def measure(tell: Tell) -> Numbers:
             return train(plan, load(plan, settings.data), tell)
 
-        return Cell("training", f"{plan.net}, {plan.data}", measure, asdict(plan))
+        return Cell("training", plan.title, measure, {**asdict(plan), **settings.source})
 
     return [cell(plan) for plan in plans(settings)]
 
@@ -252,7 +259,7 @@ def draw(found: list[Found], folder: Path) -> list[str]:
 EXPERIMENT = Experiment(
     "training",
     "Whole trainings by backprop and by Z-IL, from one start and on the same batches",
-    "Z-IL, arXiv 2103.03725: the claim of equal weights, over trainings of any length",
+    "arXiv 2103.03725: Z-IL reaches backprop's accuracy, on AlexNet as on MLPs; here by the same weights",
     cells,
     table,
     draw,

@@ -26,6 +26,7 @@ ALLOWED = {
     "onnx": {"errors"},
     "mupc": {"errors", "graph", "compiler"},
     "verify": {"errors", "compiler", "measure", "rounding"},
+    "reproduce": {"errors", "measure", "machine", "bench", "demo"},  # and what pcgraph itself makes public
 }
 
 
@@ -76,7 +77,7 @@ def test_no_backward_over_more_than_one_vertex() -> None:
     engine = {"backward", "grad"}
     found = set()
     for part, path in modules():
-        if part in ("verify", "demo", "cli", "bench"):
+        if part in ("verify", "demo", "cli", "bench", "reproduce"):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in engine:
