@@ -112,7 +112,7 @@ def draw(found: list[Found], folder: Path) -> list[str]:
     names = [COMPILED, *CONDITIONS]
     width = 0.8 / len(found)
     for k, item in enumerate(found):
-        values = [item.numbers.get(name) or 0.0 for name in names]
+        values = [float(item.numbers.get(name, 0)) for name in names]  # "inf" as well
         ax.bar([place + (k - len(found) / 2) * width for place in range(len(names))], values, width, label=item.name)
     ax.set_yscale("log")
     ax.set_xticks(range(len(names)), names, rotation=20, ha="right")

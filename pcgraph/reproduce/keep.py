@@ -28,22 +28,12 @@ class Kept:
         self._file = folder / FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            text = self._file.read_text() if self._file.exists() else ""
-            replace(self._file, text)  # now rather than after the first measurement
+            replace(self._file, self._file.read_text() if self._file.exists() else "")  # now, not after an hour
         except OSError as error:
             raise PCGraphError(
                 f"results cannot be kept in {folder}: {error.strerror}", hint="choose another folder: --output"
             ) from error
-        self._found: dict[str, Found] = {}
-        for number, line in enumerate(text.splitlines(), 1):
-            try:
-                item = Found(**json.loads(line))
-            except (ValueError, TypeError) as error:
-                raise PCGraphError(
-                    f"{self._file}, line {number} is no result: {error}",
-                    hint="take the line out, or choose another folder: --output",
-                ) from error
-            self._found[item.key] = item
+        self._found = self._read()
 
     def get(self, cell: Cell, versions: Mapping[str, str]) -> Found | None:
         """What was measured with the same settings and versions; a cell that was not run is tried again."""
@@ -51,10 +41,23 @@ class Kept:
         return found if found is not None and not found.not_run and found.versions == versions else None
 
     def add(self, found: Found) -> None:
-        """Keep a result."""
-        self._found[found.key] = found
+        """Keep a result, beside what another run may have put there meanwhile."""
+        self._found = {**self._read(), found.key: found}
         lines = [json.dumps(asdict(item), allow_nan=False) + "\n" for item in self._found.values()]
         replace(self._file, "".join(lines))
+
+    def _read(self) -> dict[str, Found]:
+        found = {}
+        for number, line in enumerate(self._file.read_text().splitlines(), 1):
+            try:
+                item = Found(**json.loads(line))
+            except (ValueError, TypeError) as error:
+                raise PCGraphError(
+                    f"{self._file}, line {number} is no result: {error}",
+                    hint="take the line out, or choose another folder: --output",
+                ) from error
+            found[item.key] = item
+        return found
 
 
 def replace(path: Path, text: str) -> None:

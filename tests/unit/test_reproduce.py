@@ -123,6 +123,36 @@ def test_damaged_results_and_folders_are_refused(tmp_path: Path) -> None:
         Kept(tmp_path / FILE)
 
 
+def test_two_runs_in_one_folder_keep_both(tmp_path: Path) -> None:
+    one, two = Kept(tmp_path), Kept(tmp_path)
+    for kept, name in ((one, "a"), (two, "b"), (one, "c")):
+        kept.add(Found(name, "counting", name, {}))
+    assert [json.loads(line)["key"] for line in (tmp_path / FILE).read_text().splitlines()] == ["a", "b", "c"]
+
+
+def test_a_machine_that_stops_leaves_whole_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Kept(tmp_path)
+    kept.add(Found("a", "counting", "a", {}))
+
+    def stop(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", stop)
+    with pytest.raises(KeyboardInterrupt):
+        kept.add(Found("b", "counting", "b", {}))
+    monkeypatch.undo()
+    assert len((tmp_path / FILE).read_text().splitlines()) == 1
+    Kept(tmp_path).add(Found("b", "counting", "b", {}))
+    assert len((tmp_path / FILE).read_text().splitlines()) == 2
+
+
+def test_what_is_not_finite_is_kept_and_drawn(tmp_path: Path) -> None:
+    cell = Cell("divergence", "exploding", lambda tell: {"all parameters at T": math.inf, "gamma = 0.5": 0.5})
+    found = run([replace(divergence.EXPERIMENT, cells=lambda settings: [cell])], Settings(), tmp_path)
+    assert found["divergence"][0].numbers["all parameters at T"] == "inf"
+    assert (tmp_path / "divergence.svg").stat().st_size > 0
+
+
 def test_data_from_elsewhere_is_another_cell_that_names_no_folder(tmp_path: Path) -> None:
     here, there = (Settings(data=tmp_path / name) for name in ("here", "there"))
     keys = [training.cells(settings)[0].key for settings in (Settings(), here, there)]
