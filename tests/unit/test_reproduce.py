@@ -147,10 +147,19 @@ def test_a_machine_that_stops_leaves_whole_files(tmp_path: Path, monkeypatch: py
 
 
 def test_what_is_not_finite_is_kept_and_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs matplotlib")
     cell = Cell("divergence", "exploding", lambda tell: {"all parameters at T": math.inf, "gamma = 0.5": 0.5})
     found = run([replace(divergence.EXPERIMENT, cells=lambda settings: [cell])], Settings(), tmp_path)
     assert found["divergence"][0].numbers["all parameters at T"] == "inf"
     assert (tmp_path / "divergence.svg").stat().st_size > 0
+
+
+def test_without_matplotlib_the_report_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    cell = Cell("divergence", "one", lambda tell: {divergence.COMPILED: 0.0})
+    run([replace(divergence.EXPERIMENT, cells=lambda settings: [cell])], Settings(), tmp_path)
+    assert "pip install 'pcgraph[plot]'" in (tmp_path / "results.md").read_text()
+    assert not (tmp_path / "divergence.svg").exists()
 
 
 def test_data_from_elsewhere_is_another_cell_that_names_no_folder(tmp_path: Path) -> None:
@@ -255,6 +264,7 @@ def test_the_command_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     first, second = report["cells"]["training"]
     assert first["numbers"]["equal"] is True and second["not_run"].startswith("data not available")
     assert str(tmp_path) not in (tmp_path / "out" / "results.md").read_text()
+    pytest.importorskip("matplotlib", reason="needs matplotlib")
     assert (tmp_path / "out" / "training.png").stat().st_size > 0
 
 
