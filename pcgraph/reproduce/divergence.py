@@ -104,7 +104,7 @@ def table(found: list[Found]) -> str:
 
 
 def draw(found: list[Found], folder: Path) -> list[str]:
-    """Distances on a logarithmic axis; what is zero has no bar."""
+    """Distances on a logarithmic axis; what is zero, or beyond all numbers, has no bar."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.5), layout="constrained")
@@ -112,7 +112,7 @@ def draw(found: list[Found], folder: Path) -> list[str]:
     names = [COMPILED, *CONDITIONS]
     width = 0.8 / len(found)
     for k, item in enumerate(found):
-        values = [float(item.numbers.get(name, 0)) for name in names]  # "inf" as well
+        values = [one if isinstance(one := item.numbers.get(name), float) else 0.0 for name in names]
         ax.bar([place + (k - len(found) / 2) * width for place in range(len(names))], values, width, label=item.name)
     ax.set_yscale("log")
     ax.set_xticks(range(len(names)), names, rotation=20, ha="right")
