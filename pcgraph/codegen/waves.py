@@ -99,7 +99,7 @@ def _state(ref: Ref) -> str:
 
 
 def _wave(ref: Ref, sums: Sums, layout: TensorSpec) -> Line:
-    """What passes by a vertex: all that it has received, laid out as its error, which its local program was made for."""
+    """What passes by a vertex: all that it has received, laid out as the error that its program was made for."""
     received = sums.of(ref)
     if received is None:
         return Line((error_name(ref),), "torch.zeros_like(%s)", (_state(ref),))
