@@ -16,6 +16,7 @@ import pcgraph
 from ..bench.nets import mlp, resnet18
 from ..demo.compare import largest_difference
 from ..demo.train import accuracy, batches
+from ..errors import PCGraphError
 from .cell import Cell, Experiment, Found, Numbers, Settings, Tell, rows
 from .cifar import cifar10
 from .data import Split, fashion_mnist
@@ -148,13 +149,20 @@ def train(plan: Plan, split: Split, tell: Tell, z_il_seed: int | None = None) ->
         ``epochs``, ``images``, ``steps``, ``parameters``.
         ``seconds_bp``, ``seconds_zil``: of the steps, compilation included.
         ``curve_steps``, ``curve_bp``, ``curve_zil``: accuracies and the steps after which they were measured.
+
+    Raises:
+        PCGraphError: there are fewer training images than one batch needs.
     """
     split = split.first(plan.train, plan.test)
     bp = learner(plan, split, plan.seed, by_z_il=False)
     z_il = learner(plan, split, plan.seed if z_il_seed is None else z_il_seed, by_z_il=True)
     images = len(split.train_y)
     steps = plan.epochs * (images // plan.batch)
-    looks = sorted({steps * k // plan.looks for k in range(1, plan.looks + 1)})
+    if not steps:
+        raise PCGraphError(
+            f"{images} training images are fewer than one batch of {plan.batch}", hint="get the whole set"
+        )
+    looks = sorted({max(1, steps * k // plan.looks) for k in range(1, plan.looks + 1)})
     order = [bp, z_il]
     for done, chosen in enumerate(batches(images, plan.epochs, plan.batch, plan.seed, None), 1):
         for one in order:

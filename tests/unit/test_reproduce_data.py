@@ -375,6 +375,14 @@ def test_training_is_equal_to_the_bit(plan: training.Plan) -> None:
     assert (numbers["images"], numbers["steps"], len(told)) == (24, 6, 2)
 
 
+def test_few_images() -> None:
+    numbers = training.train(replace(PLANS[0], looks=100), small(1, 28), lambda text: None)
+    assert numbers["curve_steps"] == [1, 2, 3, 4, 5, 6]
+    assert len(numbers["curve_bp"]) == len(numbers["curve_zil"]) == 6
+    with pytest.raises(PCGraphError, match="fewer than one batch of 25"):
+        training.train(replace(PLANS[0], batch=25), small(1, 28), lambda text: None)
+
+
 def test_residual_training_with_buffers() -> None:
     plan = training.Plan("ResNet-18", "ImageNet", 1, 0, train=4, test=4, batch=2, looks=1)
     numbers = training.train(plan, replace(small(3, 8), classes=13), lambda text: None)
