@@ -257,6 +257,9 @@ class Importer:
         return value
 
     def _keywords(self, node: ir.Node, row: operators.Operator, attributes: dict[str, Any]) -> dict[str, Any]:
+        """The attributes as keywords: the function's own, since their names will stand in generated code."""
+        attributes = {name: value for name, value in attributes.items() if not name.startswith("__")}  # as the checker
+        row.check(len(node.inputs), attributes)
         if not row.counted:
             return attributes
         used = [i for i, out in enumerate(node.outputs, 1) if out.name]

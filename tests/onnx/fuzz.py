@@ -91,6 +91,16 @@ def _renumber(graph: onnx.GraphProto, draw: random.Random) -> None:
         attribute.type = draw.randrange(15)
 
 
+def _respell(graph: onnx.GraphProto, draw: random.Random) -> None:
+    """Another name of an attribute, of a domain that nobody checks."""
+    node = draw.choice(graph.node)
+    if draw.random() < 0.5:
+        node.domain = "com.microsoft"
+        node.op_type = draw.choice(("Gelu", "QuickGelu", "FusedMatMul", "FusedConv", "SkipLayerNormalization"))
+    if node.attribute:
+        draw.choice(node.attribute).name = draw.choice(("", "x", "lambda", "__x", "a=1)\nraise SystemExit\ndef f(y"))
+
+
 def _resize(graph: onnx.GraphProto, draw: random.Random) -> None:
     if not graph.initializer:
         return
@@ -124,6 +134,7 @@ CHANGES: tuple[Callable[[onnx.GraphProto, random.Random], None], ...] = (
     _rename,
     _retype,
     _renumber,
+    _respell,
     _resize,
     _drop,
     _shuffle,

@@ -213,6 +213,28 @@ def test_names_never_become_code(name: str) -> None:
     assert all(re.fullmatch(r"[\w.]{1,200}", key) for key in module.state_dict())
 
 
+@pytest.mark.parametrize("domain", ["", "com.microsoft"])
+@pytest.mark.parametrize("name", ["y = print('run') or 1", "x):\n pass\nprint('run')\ndef f(z", "lambda", "x", "__class__"])
+def test_names_of_attributes_never_become_code(name: str, domain: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """onnx's checker knows the attributes of its own operators only, and lets everything pass that begins with ``__``."""
+    node = onnx.helper.make_node("Gelu", ["x"], ["y"], domain=domain)
+    node.attribute.append(onnx.helper.make_attribute(name, 1))
+    proto = model("g (float[N] x) => (float[N] y) { y = Neg(x) }", opset=20, domains=', "com.microsoft" : 1')
+    proto.graph.node[0].CopyFrom(node)
+    if name == "__class__":
+        assert name not in pcgraph.from_onnx(proto).code
+    else:
+        with pytest.raises(OnnxImportError, match="attribute"):
+            pcgraph.from_onnx(proto)
+    assert capsys.readouterr().out == ""
+
+
+def test_operands_of_other_domains_are_counted() -> None:
+    proto = model("g (float[N] x) => (float[N] y) { y = com.microsoft.FusedConv(x) }", domains=', "com.microsoft" : 1')
+    with pytest.raises(OnnxImportError, match="missing a required argument: 'w'"):
+        pcgraph.from_onnx(proto)
+
+
 # -- external data -------------------------------------------------------------------------------------------
 def saved(folder: Path, **entries: str) -> Path:
     """A file whose weight lies in another one, with these entries changed."""
