@@ -32,6 +32,11 @@ class Branches(nn.Module):
         super().__init__()
         self.then_branch, self.else_branch = then_branch, else_branch
 
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """What the constructor takes beside graphs."""
+        return ()
+
     def forward(self, condition: Tensor | bool, then_captured: Results, else_captured: Results) -> Results:
         """Results of the branch taken; each branch gets its own captured values."""
         if bool(condition):
@@ -51,6 +56,11 @@ class Loop(nn.Module):
     def __init__(self, body: nn.Module, limit: int, empty: list[tuple[list[int], torch.dtype] | None]) -> None:
         super().__init__()
         self.body, self.limit, self.empty = body, limit, empty
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """What the constructor takes beside graphs."""
+        return self.limit, self.empty
 
     def forward(
         self, trips: Tensor | int | None, condition: Tensor | bool | None, carried: Results, captured: Results
@@ -98,6 +108,11 @@ class Scan(nn.Module):
     ) -> None:
         super().__init__()
         self.body, self.count, self.axes, self.backwards, self.limit = body, count, axes, backwards, limit
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """What the constructor takes beside graphs."""
+        return self.count, self.axes, self.backwards, self.limit
 
     def forward(self, operands: Results, captured: Results) -> Results:
         """The carried values at the end, and the rows of every slice stacked."""

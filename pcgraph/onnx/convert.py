@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OnnxImportError
@@ -14,6 +14,7 @@ from .job import Job, Quantized
 from .limits import Limits
 from .load import OLDEST, Loaded, load
 from .module import Input, OnnxModule, Provenance
+from .progress import Progress
 from .roles import Trainable
 from .untie import Untie, Untier
 
@@ -29,11 +30,14 @@ def convert(
     quantized: Quantized,
     input_shapes: Mapping[str, Sequence[int | None]] | None,
     limits: Limits,
+    progress: Callable[[str, int, int], None] | None,
 ) -> OnnxModule:
     """See `pcgraph.from_onnx`."""
-    loaded = load(source, limits, input_shapes, _known)
+    report = Progress(progress)
+    loaded = load(source, limits, input_shapes, _known, report)
     opsets = {"" if domain == "ai.onnx" else domain: version for domain, version in loaded.model.opset_imports.items()}
-    job = Job(loaded.file, opsets, limits, trainable, Untier(untie), quantized, loaded.opset, bool(input_shapes))
+    pinned = bool(input_shapes)
+    job = Job(loaded.file, opsets, limits, trainable, Untier(untie), quantized, loaded.opset, pinned, report)
     importer = Importer(job)
     graph = loaded.model.graph
     inputs = []

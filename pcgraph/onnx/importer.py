@@ -52,7 +52,9 @@ class Importer:
         """Import initializers and nodes; returns the graph's outputs."""
         for value in graph.initializers.values():
             self.values[value] = self.job.weight(value, self.tensor(value))
-        for node in graph:
+        for k, node in enumerate(graph):
+            if self.outer is None:
+                self.job.progress("importing nodes", k, len(graph))
             if node not in self.done:
                 self.job.check_time()
                 self._guarded(node)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from ..errors import OnnxImportError
 from .fold import Folder
 from .limits import Limits
+from .progress import Progress
 from .roles import Trainable, is_trainable
 from .untie import Untier
 from .values import Leaf, Weight
@@ -33,6 +34,7 @@ class Job:
         quantized: what to do with quantised files.
         original: opset version of ``ai.onnx`` before the file was converted.
         pinned: whether shapes in the file may be relied on, because the caller promised them.
+        progress: whom to tell.
     """
 
     file: str
@@ -43,6 +45,7 @@ class Job:
     quantized: Quantized
     original: int
     pinned: bool
+    progress: Progress
     folder: Folder = field(init=False)
     started: float = field(default_factory=time.monotonic)
 

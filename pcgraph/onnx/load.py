@@ -15,6 +15,7 @@ from ..errors import OnnxImportError
 from .external import check_external_data
 from .functions import count_nodes, expand_schema_functions
 from .limits import Limits
+from .progress import Progress
 
 if TYPE_CHECKING:
     import onnx
@@ -40,8 +41,25 @@ class Loaded(NamedTuple):
     opset: int
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what `onnx_ir` logs of files: what is wrong is raised."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@_quiet()
 def load(
-    source: Any, limits: Limits, input_shapes: Mapping[str, Sequence[int | None]] | None, known: Callable[..., bool]
+    source: Any,
+    limits: Limits,
+    input_shapes: Mapping[str, Sequence[int | None]] | None,
+    known: Callable[..., bool],
+    progress: Progress,
 ) -> Loaded:
     """Load and check a model.
 
@@ -50,10 +68,12 @@ def load(
         limits: what it may cost.
         input_shapes: sizes that the inputs are promised to have, None where one stays open.
         known: whether the importer computes an operator itself, by domain, name and version; others are expanded.
+        progress: is told of every stage.
 
     Raises:
         OnnxImportError: the file cannot be read, is not a valid model, needs a newer `onnx`, or exceeds a limit.
     """
+    progress("reading")
     proto, file, path = _read(source)
     folder = None if path is None else path.parent
     check_external_data(proto, folder, limits, file)
@@ -65,11 +85,12 @@ def load(
     from onnx_ir import external_data
     from onnx_ir.passes import common
 
-    with blaming(file, "the model cannot be read"), _quiet():
+    with blaming(file, "the model cannot be read"):
         model = ir.serde.deserialize_model(proto)
         if folder is not None:
             external_data.set_base_dir(model.graph, folder)
             _load_small(model)
+    progress("checking")
     count_nodes(model, limits, file)
     with blaming(file, "local functions cannot be inlined"):
         common.InlinePass()(model)
@@ -79,6 +100,7 @@ def load(
     _forget_shapes(model)
     if input_shapes:
         _pin(model, input_shapes, file)
+    progress("inferring shapes")
     _infer_shapes(model)
     for _ in range(limits.nesting):  # a function of the schema may use another one
         if not expand_schema_functions(model, known, limits, file):
@@ -161,7 +183,15 @@ def _check(model: ir.Model, file: str) -> None:
 
 
 def _forget_shapes(model: ir.Model) -> None:
-    """What the file says of values inside of it is not checked by anyone: it is inferred again."""
+    """What the file says of values inside of it is not checked by anyone: it is inferred again.
+
+    Some exporters write -1 for a size of an input that is open.
+    """
+    import onnx_ir as ir
+
+    for value in model.graph.inputs:
+        if value.shape is not None:
+            value.shape = ir.Shape([None if isinstance(size, int) and size < 0 else size for size in value.shape])
     for graph in model.graphs():
         for node in graph:
             for value in node.outputs:
@@ -172,20 +202,7 @@ def _infer_shapes(model: ir.Model) -> None:
     """Ranks and sizes, as far as they follow. Values are not propagated: a hostile file could make them huge."""
     from onnx_ir.passes import common
 
-    with _quiet():  # what cannot be inferred stays open, which is no news
-        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what `onnx_ir` logs of invalid files: the checker's error says it."""
-    logger = logging.getLogger("onnx_ir")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
 
 
 def _pin(model: ir.Model, shapes: Mapping[str, Sequence[int | None]], file: str) -> None:

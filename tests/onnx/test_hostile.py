@@ -214,9 +214,11 @@ def test_names_never_become_code(name: str) -> None:
 
 
 @pytest.mark.parametrize("domain", ["", "com.microsoft"])
-@pytest.mark.parametrize("name", ["y = print('run') or 1", "x):\n pass\nprint('run')\ndef f(z", "lambda", "x", "__class__"])
+@pytest.mark.parametrize(
+    "name", ["y = print('run') or 1", "x):\n pass\nprint('run')\ndef f(z", "lambda", "x", "__class__"]
+)
 def test_names_of_attributes_never_become_code(name: str, domain: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """onnx's checker knows the attributes of its own operators only, and lets everything pass that begins with ``__``."""
+    """onnx's checker knows the attributes of its own operators only, and lets all pass that begin with ``__``."""
     node = onnx.helper.make_node("Gelu", ["x"], ["y"], domain=domain)
     node.attribute.append(onnx.helper.make_attribute(name, 1))
     proto = model("g (float[N] x) => (float[N] y) { y = Neg(x) }", opset=20, domains=', "com.microsoft" : 1')
