@@ -15,7 +15,7 @@ from .limits import Limits
 from .load import OLDEST, Loaded, load
 from .module import Input, OnnxModule, Provenance
 from .progress import Progress
-from .roles import Trainable
+from .roles import Trainable, unreached
 from .untie import Untie, Untier
 
 if TYPE_CHECKING:
@@ -36,8 +36,18 @@ def convert(
     report = Progress(progress)
     loaded = load(source, limits, input_shapes, _known, report)
     opsets = {"" if domain == "ai.onnx" else domain: version for domain, version in loaded.model.opset_imports.items()}
-    pinned = bool(input_shapes)
-    job = Job(loaded.file, opsets, limits, trainable, Untier(untie), quantized, loaded.opset, pinned, report)
+    job = Job(
+        loaded.file,
+        opsets,
+        limits,
+        trainable,
+        Untier(untie),
+        quantized,
+        loaded.opset,
+        pinned=bool(input_shapes),
+        unreached=unreached(loaded.model.graph),
+        progress=report,
+    )
     importer = Importer(job)
     graph = loaded.model.graph
     inputs = []

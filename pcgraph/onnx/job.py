@@ -34,6 +34,7 @@ class Job:
         quantized: what to do with quantised files.
         original: opset version of ``ai.onnx`` before the file was converted.
         pinned: whether shapes in the file may be relied on, because the caller promised them.
+        unreached: values from which no gradient comes to the outputs.
         progress: whom to tell.
     """
 
@@ -45,6 +46,7 @@ class Job:
     quantized: Quantized
     original: int
     pinned: bool
+    unreached: frozenset[ir.Value]
     progress: Progress
     folder: Folder = field(init=False)
     started: float = field(default_factory=time.monotonic)
@@ -62,7 +64,7 @@ class Job:
 
     def weight(self, value: ir.Value, tensor: torch.Tensor) -> Leaf:
         """A tensor of the file, in its role."""
-        learns = is_trainable(value, tensor, self.trainable, self.version(""))
+        learns = value not in self.unreached and is_trainable(value, tensor, self.trainable, self.version(""))
         return Leaf(Weight(value.name or "unnamed", tensor, learns, True, len(value.uses()) > 1))
 
     def check_time(self) -> None:

@@ -23,7 +23,8 @@ import torch
 import pcgraph
 from pcgraph import OnnxImportError
 from tests.onnx.cases import KINDS, file_cases
-from tests.onnx.test_import import merged, perceptron, roles
+from tests.onnx.test_import import merged, perceptron
+from tests.onnx.test_roles import roles
 
 SECONDS, GROWTH = 5.0, 2**30
 NUMBERS = (-(2**63), -(2**31), -129, -2, -1, 0, 1, 2, 7, 255, 2**16, 2**31 - 1, 2**40, 2**63 - 1)
