@@ -60,7 +60,7 @@ def is_trainable(value: ir.Value, tensor: torch.Tensor, trainable: Trainable, ve
         return False  # an exporter's factor or epsilon
     if tensor.dim() == 0 or "fixed" in slots or not _is_finite(tensor):
         return False
-    return not _is_placeholder_affine(uses, tensor)
+    return not (_is_placeholder_affine(uses, tensor) or _is_fill(uses, tensor))
 
 
 def unreached(graph: ir.Graph) -> frozenset[ir.Value]:
@@ -127,6 +127,14 @@ def _is_arithmetic(node: ir.Node, operand: int) -> bool:
 def _is_finite(tensor: torch.Tensor) -> bool:
     """Whether all elements are; their sum is looked at first, which is quicker."""
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
+def _is_fill(uses: tuple[tuple[ir.Node, int], ...], tensor: torch.Tensor) -> bool:
+    """Equal numbers that are written into a part of another tensor: an assignment such as ``mask[:, :7] = 3``."""
+    written = all(
+        node.op_type in ("Scatter", "ScatterElements", "ScatterND") and operand == 2 for node, operand in uses
+    )
+    return bool(uses) and written and bool((tensor == tensor.reshape(-1)[0]).all() if tensor.numel() else True)
 
 
 def _is_placeholder_affine(uses: tuple[tuple[ir.Node, int], ...], tensor: torch.Tensor) -> bool:

@@ -64,6 +64,18 @@ def test_what_no_gradient_comes_from_does_not_learn() -> None:
     assert torch.equal(module(torch.zeros(1, 4)), expected[None])
 
 
+def test_numbers_of_an_assignment_do_not_learn() -> None:
+    text = """g (float[N, 4] x) => (float[N, 4] y) {
+        a = ScatterND(zeros, rows, three)
+        b = ScatterND(a, rows, learned)
+        y = Add(x, b)
+    }"""
+    weights = {"zeros": torch.zeros(4), "rows": torch.tensor([[1], [3]])}
+    proto = model(text, **weights, three=torch.full((2,), 3.0), learned=torch.rand(2))
+    assert parameters(pcgraph.from_onnx(proto)) == ["zeros", "learned"]
+    assert "three" in parameters(pcgraph.from_onnx(proto, trainable="all"))
+
+
 def test_weights_of_graphs_inside_of_nodes_are_reached() -> None:
     text = """g (float[N, 4] x, bool flag) => (float[N, 4] y) {
         a = MatMul(x, w)
