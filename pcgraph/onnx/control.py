@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import OnnxImportError
 from .module import OnnxModule
 from .names import module_path
+from .refusals import SCAN_8
 from .values import Leaf, Sizes, Value, constant
 
 if TYPE_CHECKING:
@@ -241,7 +243,7 @@ def _row(value: ir.Value) -> tuple[list[int], torch.dtype] | None:
 
 def _build_scan(importer: Importer, node: ir.Node, attributes: dict[str, Any], values: list[Value | None]) -> None:
     if importer.job.version("") < 9:
-        raise ValueError("Scan of opset 8 is not supported")
+        raise OnnxImportError(SCAN_8.what, hint=SCAN_8.hint)
     body, captured, origins = _inner(importer, attributes["body"])
     axes = (attributes.get("scan_input_axes", ()), attributes.get("scan_output_axes", ()))
     backwards = (attributes.get("scan_input_directions", ()), attributes.get("scan_output_directions", ()))

@@ -15,6 +15,7 @@ from .limits import Limits
 from .load import OLDEST, Loaded, load
 from .module import Input, OnnxModule, Provenance
 from .progress import Progress
+from .refusals import OPTIONALS, SEQUENCES, STRINGS, Refusal
 from .roles import Trainable, unreached
 from .untie import Untie, Untier
 
@@ -82,6 +83,10 @@ def _known(domain: str, name: str, version: int) -> bool:
 def _input(value: ir.Value, file: str) -> Input:
     import onnx_ir as ir
 
+    kinds: dict[Any, Refusal] = {ir.SequenceType: SEQUENCES, ir.OptionalType: OPTIONALS}
+    refused = STRINGS if value.dtype is ir.DataType.STRING else kinds.get(type(value.type))
+    if refused is not None:
+        raise OnnxImportError(f"input {value.name!r}: {refused.what}", file=file, hint=refused.hint)
     if not isinstance(value.type, ir.TensorType) or int(value.type.dtype) not in TORCH:
         raise OnnxImportError(f"input {value.name!r} is of type {value.type}, which torch has no tensors of", file=file)
     shape = None if value.shape is None else tuple(s if isinstance(s, int) else None for s in value.shape)
