@@ -95,7 +95,7 @@ def _resident() -> int:
 
 
 def _most() -> int:
-    """The most bytes that were resident; by getrusage, Linux counts what the parent had when it started this process."""
+    """The most bytes that were resident. For getrusage, Linux counts what the parent had when it started a process."""
     status = Path("/proc/self/status")
     if status.exists():
         [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import OnnxImportError
+from .dtypes import TORCH
 from .external import check_external_data
-from .functions import count_nodes, expand_schema_functions
+from .functions import count_nodes, expand_schema_functions, nodes_of
 from .limits import Limits
 from .progress import Progress
 
@@ -87,6 +88,8 @@ def load(
 
     with blaming(file, "the model cannot be read"):
         model = ir.serde.deserialize_model(proto)
+        _take_over(model)
+        del proto  # one file's worth of memory
         if folder is not None:
             external_data.set_base_dir(model.graph, folder)
             _load_small(model)
@@ -162,6 +165,34 @@ def _converted(proto: onnx.ModelProto, file: str) -> onnx.ModelProto:
     with blaming(file, f"opset {_opset(proto)} cannot be converted to a newer one"):
         onnx.checker.check_model(proto)
         return version_converter.convert_version(proto, 13)
+
+
+def _take_over(model: ir.Model) -> None:
+    """Hold tensors as arrays. As protobufs they would be copied at every look, and all stay while one of them does."""
+    import onnx_ir as ir
+
+    for graph in (*model.graphs(), *(function.graph for function in model.functions.values())):
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.serde.TensorProtoTensor):
+                value.const_value = _array(value.const_value)
+        for node, _ in nodes_of(graph):
+            for name, attribute in list(node.attributes.items()):
+                if attribute.type is ir.AttributeType.TENSOR and isinstance(
+                    attribute.value, ir.serde.TensorProtoTensor
+                ):
+                    node.attributes[name] = ir.AttrTensor(name, _array(attribute.value))
+
+
+def _array(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """The same tensor around an array; itself if torch has no such type, or if it is broken, which the checker says."""
+    import onnx_ir as ir
+
+    if int(tensor.dtype) not in TORCH:
+        return tensor
+    try:
+        return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+    except Exception:
+        return tensor
 
 
 def _load_small(model: ir.Model) -> None:
