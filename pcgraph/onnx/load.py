@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import OnnxImportError
+from .data import check_data
 from .dtypes import TORCH
-from .external import check_external_data
 from .functions import count_nodes, expand_schema_functions, nodes_of
 from .limits import Limits
 from .progress import Progress
@@ -77,7 +77,7 @@ def load(
     progress("reading")
     proto, file, path = _read(source)
     folder = None if path is None else path.parent
-    check_external_data(proto, folder, limits, file)
+    check_data(proto, folder, limits, file)
     _refuse_unreadable(proto, file)
     opset = _opset(proto)
     if 0 < opset < OLDEST:
