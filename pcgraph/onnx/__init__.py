@@ -77,10 +77,11 @@ def to_onnx(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Args:
         model: from `from_onnx`, or a network that was compiled of such a model.
-        path: the file to write.
+        path: the file to write; one that is there is replaced when the new one is whole.
 
     Raises:
-        OnnxExportError: the model does not come from a file, the file is gone, or a parameter has no place in it.
+        OnnxExportError: the folder does not exist, the model does not come from a file, the file is gone, or a
+            parameter has no place in it.
     """
     for name in ("onnx", "onnx_ir"):
         _require(name)
