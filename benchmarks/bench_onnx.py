@@ -1,6 +1,6 @@
 """Seconds and memory of `pcgraph.from_onnx`: ResNet-50 as torchvision exports it, and files of 100 MB.
 
-    OMP_NUM_THREADS=1 python benchmarks/bench_onnx.py --rounds 3
+    OMP_NUM_THREADS=1 python benchmarks/bench_onnx.py --rounds 3 --write docs/onnx.md
 
 Every import runs in a process of its own, which imports a tiny file first: that loads onnx and onnx_ir, and is timed
 apart ("first"). Memory is the peak of resident memory during the import less what was resident before it, over the
@@ -12,7 +12,10 @@ other programs were running; the bounds are held against CPU seconds, since an i
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import os
+import platform
 import resource
 import subprocess
 import sys
@@ -92,6 +95,11 @@ def _resident() -> int:
 
 
 def _most() -> int:
+    """The most bytes that were resident. For getrusage, Linux counts what the parent had when it started a process."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return 1024 * int(line.split()[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -149,11 +157,25 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def write(path: Path, results: list[dict[str, Any]]) -> None:
+    """Put the table, and where it was measured, between its marks in a page."""
+    from importlib.metadata import version
+
+    from pcgraph.bench.report import write_between
+
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnx", "onnx_ir"))
+    where = f"{platform.system()} {platform.machine()}, one thread of {os.cpu_count()} cores"
+    when = f"{datetime.date.today().isoformat()}, medians of {results[0]['rounds']} imports"
+    head = f"Written by `benchmarks/bench_onnx.py`: {packages}; {where}; {when}."
+    write_between(path, "bench_onnx", "\n".join([head, "", table(results)]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="seconds and memory of importing ONNX files")
     parser.add_argument("--files", nargs="+", choices=list(FILES), default=list(FILES), metavar="FILE")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between its marks in this Markdown")
     parser.add_argument("--child", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -165,6 +187,8 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
     print(table(results))
+    if options.write:
+        write(options.write, results)
     if not all(holds(result) for result in results):
         raise SystemExit(1)
 

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from ..errors import PCGraphError
 from .bench import bench
+from .convert import convert
 from .demo import demo
 from .inspect import inspect
 from .options import Debug, debugging
@@ -66,6 +67,7 @@ def _pcgraph(debug: Debug = False) -> None:
 
 app.command()(inspect)
 app.command()(verify)
+app.command()(convert)
 app.command()(demo)
 app.command()(bench)
 app.command()(reproduce)

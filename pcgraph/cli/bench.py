@@ -39,7 +39,8 @@ def bench(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]", help="A model of your own: package.module:name, with one --input an argument."
+            metavar="[MODEL]",
+            help="A model of your own: package.module:name, or a path ending in .onnx, with one --input an argument.",
         ),
     ] = None,
     inputs: Annotated[
@@ -100,16 +101,18 @@ def bench(
 
         report = read(earlier)
     else:
+        shapes: tuple[str, ...] = ()
         if model is not None:
             prepared = prepare(model, inputs or (), train=train, seed=seed)
+            shapes = tuple(map(str, prepared.specs))
             with blaming_forward(prepared):
-                _own(model, tuple(inputs or ()), train, seed)
+                _own(model, shapes, train, seed)
         from ..bench.models import built_in
         from ..bench.worker import Task
 
         def task(name: str) -> Task:
             own = name == model
-            build = partial(_own, name, tuple(inputs or ()), train, seed) if own else partial(built_in, name, seed)
+            build = partial(_own, name, shapes, train, seed) if own else partial(built_in, name, seed)
             return Task(build, contenders, device.value, threads, rounds, seconds, limit, il_steps, seed)
 
         report = _measured({name: (MODELS.get(name, name), task(name)) for name in chosen}, memory_limit, json)
@@ -167,7 +170,7 @@ def _own(target: str, shapes: tuple[str, ...], train: bool, seed: int) -> Worklo
 
 
 def _chosen_models(model: str | None, inputs: Sequence[str] | None, models: str | None) -> tuple[str, ...]:
-    if model is not None and not inputs:
+    if model is not None and not inputs and not model.endswith(".onnx"):
         raise PCGraphError("a model of your own needs its inputs", hint="one --input SHAPE per argument of forward")
     if inputs and model is None:
         raise PCGraphError("--input goes with a MODEL", hint="built-in models (--models) bring their batch along")

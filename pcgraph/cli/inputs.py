@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8")
-_PATTERN = re.compile(r"(?P<shape>[0-9]+(?:x[0-9]+)*)(?::(?P<dtype>[a-z]+[0-9]*))?(?:<(?P<bound>[0-9]+))?")
+_PATTERN = re.compile(r"(?P<shape>scalar|[0-9]+(?:x[0-9]+)*)(?::(?P<dtype>[a-z]+[0-9]*))?(?:<(?P<bound>[0-9]+))?")
 _EXAMPLES = "write 8x3x32x32, 8x3x32x32:float64, or '8x64:int64<256' (in quotes) for integers below 256"
 
 
@@ -26,7 +26,7 @@ class InputSpec(NamedTuple):
 
     def __str__(self) -> str:
         bound = "" if self.bound is None else f"<{self.bound}"
-        return f"{'x'.join(map(str, self.shape))}:{self.dtype}{bound}"
+        return f"{'x'.join(map(str, self.shape)) or 'scalar'}:{self.dtype}{bound}"
 
 
 def parse(text: str) -> InputSpec:
@@ -36,6 +36,8 @@ def parse(text: str) -> InputSpec:
     InputSpec(shape=(8, 3, 32, 32), dtype='float32', bound=None)
     >>> print(parse("8x64:int64<256"))
     8x64:int64<256
+    >>> parse("scalar").shape
+    ()
 
     Raises:
         PCGraphError: the text is no shape, the dtype is unknown, or a bound is missing or out of place.
@@ -43,7 +45,7 @@ def parse(text: str) -> InputSpec:
     match = _PATTERN.fullmatch(text.strip())
     if match is None:
         raise PCGraphError(f"--input {text!r} is not a shape", hint=_EXAMPLES)
-    shape = tuple(int(size) for size in match["shape"].split("x"))
+    shape = () if match["shape"] == "scalar" else tuple(int(size) for size in match["shape"].split("x"))
     if 0 in shape:
         raise PCGraphError(f"--input {text!r} has a size of 0", hint=_EXAMPLES)
     dtype = match["dtype"] or ("int64" if match["bound"] else "float32")

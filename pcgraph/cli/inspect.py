@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .options import Debug, Inputs, Model, Seed, Train
-from .prepare import blaming_forward, prepare
+from .prepare import Prepared, blaming_forward, prepare
 from .terminal import show, status, write
+
+if TYPE_CHECKING:
+    from ..runtime import PCNetwork
 
 
 class Format(StrEnum):
@@ -34,31 +37,44 @@ def inspect(
     """Show vertices, shapes, parameters, depths, update times and relays of a model's graph."""
     if schedule and format is Format.DOT:
         raise typer.BadParameter("goes with --format table or json", param_hint="--schedule")
+    if format is Format.JSON:
+        write(json.dumps(document(model, inputs, train, seed, levels=levels, schedule=schedule), indent=2))
+        return
+    network, _ = _compiled(model, inputs, train, seed)
+    if format is Format.TABLE:
+        from .table import opaque_vertices, summary_table, vertex_table
+
+        graph = network.graph
+        show(vertex_table(graph, by_level=levels), summary_table(graph), *opaque_vertices(graph))
+        if schedule:
+            write(f"\n{network.schedule}")
+    else:
+        from .dot import to_dot
+
+        write(to_dot(network.graph, by_level=levels))
+
+
+def document(
+    model: str, inputs: list[str], train: bool, seed: int, *, levels: bool = False, schedule: bool = False
+) -> dict[str, Any]:
+    """The graph of a model as plain data."""
+    from .jsonform import describe
+
+    network, prepared = _compiled(model, inputs, train, seed)
+    result = {
+        "model": model,
+        "mode": "train" if train else "eval",
+        "inputs": list(map(str, prepared.specs)),
+        **describe(network.graph, by_level=levels),
+    }
+    if schedule:
+        result["schedule"] = str(network.schedule).splitlines()
+    return result
+
+
+def _compiled(model: str, inputs: list[str], train: bool, seed: int) -> tuple[PCNetwork, Prepared]:
     prepared = prepare(model, inputs, train=train, seed=seed)
     import pcgraph
 
     with status(f"compiling {model}"), blaming_forward(prepared):
-        network = pcgraph.compile(prepared.model, example_inputs=prepared.inputs)
-    graph = network.graph
-    if format is Format.TABLE:
-        from .table import opaque_vertices, summary_table, vertex_table
-
-        show(vertex_table(graph, by_level=levels), summary_table(graph), *opaque_vertices(graph))
-        if schedule:
-            write(f"\n{network.schedule}")
-    elif format is Format.JSON:
-        from .jsonform import describe
-
-        document = {
-            "model": model,
-            "mode": "train" if train else "eval",
-            "inputs": list(map(str, prepared.specs)),
-            **describe(graph, by_level=levels),
-        }
-        if schedule:
-            document["schedule"] = str(network.schedule).splitlines()
-        write(json.dumps(document, indent=2))
-    else:
-        from .dot import to_dot
-
-        write(to_dot(graph, by_level=levels))
+        return pcgraph.compile(prepared.model, example_inputs=prepared.inputs), prepared

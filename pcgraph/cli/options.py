@@ -51,8 +51,8 @@ Inputs = Annotated[
         "-i",
         metavar="SHAPE",
         help="One per argument of forward: 8x3x32x32 (float32), 8x3x32x32:float64, or '8x64:int64<256' for integers "
-        "from 0 to 255 (in quotes: < means something to the shell). Filled with seeded random numbers. An ONNX "
-        "file that fixes its shapes needs none.",
+        "from 0 to 255 (in quotes: < means something to the shell), scalar for no dimension. Filled with seeded random "
+        "numbers. An ONNX file that fixes its shapes needs none.",
     ),
 ]
 Backend = Annotated[

@@ -11,7 +11,7 @@ import typer
 from ..errors import PCGraphError
 from .inputs import InputSpec, parse, random_inputs
 from .target import load_model
-from .terminal import status
+from .terminal import loading
 
 if TYPE_CHECKING:
     import torch
@@ -26,24 +26,35 @@ class Prepared(NamedTuple):
     specs: tuple[InputSpec, ...]
 
 
-def prepare(target: str, shapes: Sequence[str], *, train: bool, seed: int) -> Prepared:
+def prepare(target: str, shapes: Sequence[str], *, train: bool, seed: int, batch: int | None = None) -> Prepared:
     """Load the model from the seed, put it in train or eval mode, and make its inputs.
+
+    Args:
+        target: see `load_model`.
+        shapes: texts of ``--input``.
+        train: the mode.
+        seed: of initialisation and inputs.
+        batch: what `shapes_of` puts for a first size that the file leaves open.
 
     Raises:
         PCGraphError: see `load_model`, `parse` and `shapes_of`.
     """
     specs = tuple(parse(text) for text in shapes)  # before torch: a typing error is answered at once
-    with status(f"loading {target}"):
+    with loading(target) as tell:
         import torch
 
         torch.manual_seed(seed)
-        model = load_model(target).train(train)
-        specs = specs or shapes_of(model)
+        model = load_model(target, tell).train(train)
+        specs = specs or shapes_of(model, batch)
         return Prepared(model, random_inputs(specs, seed), specs)
 
 
-def shapes_of(model: nn.Module) -> tuple[InputSpec, ...]:
+def shapes_of(model: nn.Module, batch: int | None = None) -> tuple[InputSpec, ...]:
     """Shapes of the inputs of an ONNX file, where it fixes them.
+
+    Args:
+        model: from an ONNX file.
+        batch: to be put for a first size that is open; None to refuse that one too.
 
     Raises:
         PCGraphError: the file leaves a size or the range of an integer open.
@@ -55,14 +66,17 @@ def shapes_of(model: nn.Module) -> tuple[InputSpec, ...]:
         raise typer.BadParameter("a model needs its inputs, one per argument of forward", param_hint="--input")
     specs = []
     for known in model.provenance.inputs:
-        sizes = None if known.shape is None else "x".join("?" if size is None else str(size) for size in known.shape)
+        sizes = None if known.shape is None else tuple(known.shape)
+        if batch is not None and sizes and sizes[0] is None:
+            sizes = (batch, *sizes[1:])
         dtype = str(known.dtype).removeprefix("torch.")
-        if not sizes or "?" in sizes or not (known.dtype.is_floating_point or dtype == "bool"):
+        if sizes is None or not all(sizes) or not (known.dtype.is_floating_point or dtype == "bool"):
+            text = "no shape" if sizes is None else "x".join("?" if s is None else str(s) for s in sizes) or "a scalar"
             raise PCGraphError(
-                f"the file does not fix its input {known.name!r}: {sizes or 'no shape'}, {dtype}",
+                f"the file does not fix its input {known.name!r}: {text}, {dtype}",
                 hint=f"give one --input for each of {', '.join(repr(i.name) for i in model.provenance.inputs)}",
             )
-        specs.append(parse(f"{sizes}:{dtype}"))
+        specs.append(InputSpec(tuple(size for size in sizes if size is not None), dtype))
     return tuple(specs)
 
 

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 _EXAMPLE = "write package.module:name, for example torchvision.models:resnet18, or the path of an .onnx file"
 
 
-def load_model(target: str) -> nn.Module:
+def load_model(target: str, say: Callable[[str], None] | None = None) -> nn.Module:
     """Import a model, or call the zero-argument class or function that makes one.
 
     Args:
         target: ``package.module:name``; the name may be dotted. The current folder is importable. Or a path that
             ends in ``.onnx``.
+        say: is told how far the import of a file is.
 
     Raises:
         PCGraphError: the text has no colon, the module or the name does not exist, importing or calling it
@@ -35,7 +36,11 @@ def load_model(target: str) -> nn.Module:
     if target.endswith(".onnx"):
         from ..onnx import from_onnx
 
-        return from_onnx(target)
+        def progress(stage: str, done: int, total: int) -> None:
+            if say is not None:
+                say(f"loading {target}: {stage}" + (f", {done:,} of {total:,}" if total else ""))
+
+        return from_onnx(target, progress=progress)
     module_name, colon, path = target.partition(":")
     if not (colon and module_name and path):
         raise PCGraphError(f"MODEL {target!r} has no module and name with a colon between", hint=_EXAMPLE)

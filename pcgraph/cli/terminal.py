@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
@@ -18,7 +20,19 @@ def progress_console() -> Console:
 
 def status(what: str) -> Status:
     """A spinner on stderr while something takes long; silent when stderr is not a terminal."""
-    return progress_console().status(what)
+    return progress_console().status(Text(what))
+
+
+@contextmanager
+def loading(target: str) -> Iterator[Callable[[str], None]]:
+    """A spinner while a model is loaded; what it yields says how far that is."""
+    with status(f"loading {target}") as spinner:
+        yield lambda text: spinner.update(Text(text))
+
+
+def say(message: str) -> None:
+    """Print one line to stderr."""
+    progress_console().print(Text(message), soft_wrap=True, highlight=False)
 
 
 def say_error(message: str) -> None:

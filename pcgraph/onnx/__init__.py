@@ -6,7 +6,7 @@ Imported by `pcgraph` itself, so that nothing here may import `onnx` before a fi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import OnnxImportError
@@ -32,6 +32,7 @@ def from_onnx(
     quantized: Quantized = "refuse",
     input_shapes: Mapping[str, Sequence[int | None]] | None = None,
     limits: Limits | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> OnnxModule:
     """Import an ONNX file as an `nn.Module` whose float weights are parameters.
 
@@ -50,6 +51,8 @@ def from_onnx(
         input_shapes: sizes that inputs will have, by name, None where one stays open. Shape computations become
             constants.
         limits: bounds on what the file may cost.
+        progress: is told the stage, and how many of how many nodes are done (0 of 0 where nothing is counted), at every
+            stage and then at most ten times a second.
 
     Raises:
         OnnxImportError: the extra is missing, or the file cannot be imported; it names node, operator and file.
@@ -62,7 +65,7 @@ def from_onnx(
         raise _missing() from error
     for name in ("onnx", "onnx_ir"):
         _require(name)
-    return convert(source, trainable, untie, quantized, input_shapes, limits or Limits())
+    return convert(source, trainable, untie, quantized, input_shapes, limits or Limits(), progress)
 
 
 def to_onnx(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -74,10 +77,11 @@ def to_onnx(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Args:
         model: from `from_onnx`, or a network that was compiled of such a model.
-        path: the file to write.
+        path: the file to write; one that is there is replaced when the new one is whole.
 
     Raises:
-        OnnxExportError: the model does not come from a file, the file is gone, or a parameter has no place in it.
+        OnnxExportError: the folder does not exist, the model does not come from a file, the file is gone, or a
+            parameter has no place in it.
     """
     for name in ("onnx", "onnx_ir"):
         _require(name)

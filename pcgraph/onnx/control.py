@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import OnnxImportError
 from .module import OnnxModule
 from .names import module_path
+from .refusals import SCAN_8
 from .values import Leaf, Sizes, Value, constant
 
 if TYPE_CHECKING:
@@ -32,6 +34,11 @@ class Branches(nn.Module):
         super().__init__()
         self.then_branch, self.else_branch = then_branch, else_branch
 
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """What the constructor takes beside graphs."""
+        return ()
+
     def forward(self, condition: Tensor | bool, then_captured: Results, else_captured: Results) -> Results:
         """Results of the branch taken; each branch gets its own captured values."""
         if bool(condition):
@@ -51,6 +58,11 @@ class Loop(nn.Module):
     def __init__(self, body: nn.Module, limit: int, empty: list[tuple[list[int], torch.dtype] | None]) -> None:
         super().__init__()
         self.body, self.limit, self.empty = body, limit, empty
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """What the constructor takes beside graphs."""
+        return self.limit, self.empty
 
     def forward(
         self, trips: Tensor | int | None, condition: Tensor | bool | None, carried: Results, captured: Results
@@ -98,6 +110,11 @@ class Scan(nn.Module):
     ) -> None:
         super().__init__()
         self.body, self.count, self.axes, self.backwards, self.limit = body, count, axes, backwards, limit
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """What the constructor takes beside graphs."""
+        return self.count, self.axes, self.backwards, self.limit
 
     def forward(self, operands: Results, captured: Results) -> Results:
         """The carried values at the end, and the rows of every slice stacked."""
@@ -226,7 +243,7 @@ def _row(value: ir.Value) -> tuple[list[int], torch.dtype] | None:
 
 def _build_scan(importer: Importer, node: ir.Node, attributes: dict[str, Any], values: list[Value | None]) -> None:
     if importer.job.version("") < 9:
-        raise ValueError("Scan of opset 8 is not supported")
+        raise OnnxImportError(SCAN_8.what, hint=SCAN_8.hint)
     body, captured, origins = _inner(importer, attributes["body"])
     axes = (attributes.get("scan_input_axes", ()), attributes.get("scan_output_axes", ()))
     backwards = (attributes.get("scan_input_directions", ()), attributes.get("scan_output_directions", ()))

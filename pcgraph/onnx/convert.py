@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OnnxImportError
@@ -14,7 +14,9 @@ from .job import Job, Quantized
 from .limits import Limits
 from .load import OLDEST, Loaded, load
 from .module import Input, OnnxModule, Provenance
-from .roles import Trainable
+from .progress import Progress
+from .refusals import OPTIONALS, SEQUENCES, STRINGS, Refusal
+from .roles import Trainable, unreached
 from .untie import Untie, Untier
 
 if TYPE_CHECKING:
@@ -29,11 +31,24 @@ def convert(
     quantized: Quantized,
     input_shapes: Mapping[str, Sequence[int | None]] | None,
     limits: Limits,
+    progress: Callable[[str, int, int], None] | None,
 ) -> OnnxModule:
     """See `pcgraph.from_onnx`."""
-    loaded = load(source, limits, input_shapes, _known)
+    report = Progress(progress)
+    loaded = load(source, limits, input_shapes, _known, report)
     opsets = {"" if domain == "ai.onnx" else domain: version for domain, version in loaded.model.opset_imports.items()}
-    job = Job(loaded.file, opsets, limits, trainable, Untier(untie), quantized, loaded.opset, bool(input_shapes))
+    job = Job(
+        loaded.file,
+        opsets,
+        limits,
+        trainable,
+        Untier(untie),
+        quantized,
+        loaded.opset,
+        pinned=bool(input_shapes),
+        unreached=unreached(loaded.model.graph),
+        progress=report,
+    )
     importer = Importer(job)
     graph = loaded.model.graph
     inputs = []
@@ -68,6 +83,10 @@ def _known(domain: str, name: str, version: int) -> bool:
 def _input(value: ir.Value, file: str) -> Input:
     import onnx_ir as ir
 
+    kinds: dict[Any, Refusal] = {ir.SequenceType: SEQUENCES, ir.OptionalType: OPTIONALS}
+    refused = STRINGS if value.dtype is ir.DataType.STRING else kinds.get(type(value.type))
+    if refused is not None:
+        raise OnnxImportError(f"input {value.name!r}: {refused.what}", file=file, hint=refused.hint)
     if not isinstance(value.type, ir.TensorType) or int(value.type.dtype) not in TORCH:
         raise OnnxImportError(f"input {value.name!r} is of type {value.type}, which torch has no tensors of", file=file)
     shape = None if value.shape is None else tuple(s if isinstance(s, int) else None for s in value.shape)

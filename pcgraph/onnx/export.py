@@ -122,13 +122,20 @@ class _File:
         return copy
 
     def save(self, path: Path) -> None:
-        """Write the file; what is too large for one goes beside it."""
+        """Write the file, which may be the one that it came from; what is too large for one goes beside it."""
         import onnx
 
-        if self.proto.ByteSize() < _LARGEST:
-            onnx.save(self.proto, path)
-        else:
+        if path.is_dir() or not path.parent.is_dir():
+            raise OnnxExportError(f"{path} cannot be written", hint="name a file in a folder that exists")
+        if self.proto.ByteSize() >= _LARGEST:
             onnx.save(self.proto, path, save_as_external_data=True, location=f"{path.name}.data")
+            return
+        written = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            onnx.save(self.proto, written)
+            os.replace(written, path)
+        finally:
+            written.unlink(missing_ok=True)
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

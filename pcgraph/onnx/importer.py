@@ -13,11 +13,12 @@ from torch import fx, nn
 from ..errors import OnnxImportError
 from . import control, layers, operators
 from .attributes import python_value
-from .dtypes import to_torch
+from .dtypes import to_torch, torch_dtype
 from .functions import OF_SCHEMA
 from .job import Job
 from .leaves import Leaves
 from .names import variable
+from .refusals import refusal
 from .sizes import MOST, Arithmetic, as_tensor
 from .steps import Permute
 from .values import Leaf, Sizes, Use, Value, constant
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _RANDOM = frozenset({"Bernoulli", "Dropout", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
+_TYPES = frozenset({"to", "dtype", "output_datatype"})  # attributes that hold an element type
 _QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
 
@@ -52,7 +54,9 @@ class Importer:
         """Import initializers and nodes; returns the graph's outputs."""
         for value in graph.initializers.values():
             self.values[value] = self.job.weight(value, self.tensor(value))
-        for node in graph:
+        for k, node in enumerate(graph):
+            if self.outer is None:
+                self.job.progress("importing nodes", k, len(graph))
             if node not in self.done:
                 self.job.check_time()
                 self._guarded(node)
@@ -131,11 +135,7 @@ class Importer:
             return
         row = operators.find(domain, node.op_type, self.job.version_of(node.op_type, domain))
         if row is None:
-            raise self.refusal(
-                node,
-                f"this operator is not supported (opset {self.job.version(domain)})",
-                "pcgraph imports the operators listed in docs/onnx.md; export without this one",
-            )
+            raise self.refusal(node, *refusal(domain, node.op_type, self.job.version(domain)))
         if node.op_type in _QUANTIZED and self.job.quantized == "refuse":
             raise self.refusal(
                 node, "the file is quantised", "from_onnx(..., quantized='dequantize') imports float weights instead"
@@ -257,6 +257,11 @@ class Importer:
         return value
 
     def _keywords(self, node: ir.Node, row: operators.Operator, attributes: dict[str, Any]) -> dict[str, Any]:
+        """The attributes as keywords: the function's own, since their names will stand in generated code."""
+        attributes = {name: value for name, value in attributes.items() if not name.startswith("__")}  # as the checker
+        row.check(len(node.inputs), attributes)
+        for name in _TYPES & set(attributes):
+            torch_dtype(attributes[name])
         if not row.counted:
             return attributes
         used = [i for i, out in enumerate(node.outputs, 1) if out.name]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from ..errors import OnnxImportError
 from .fold import Folder
 from .limits import Limits
+from .progress import Progress
 from .roles import Trainable, is_trainable
 from .untie import Untier
 from .values import Leaf, Weight
@@ -33,6 +34,8 @@ class Job:
         quantized: what to do with quantised files.
         original: opset version of ``ai.onnx`` before the file was converted.
         pinned: whether shapes in the file may be relied on, because the caller promised them.
+        unreached: values from which no gradient comes to the outputs.
+        progress: whom to tell.
     """
 
     file: str
@@ -43,6 +46,8 @@ class Job:
     quantized: Quantized
     original: int
     pinned: bool
+    unreached: frozenset[ir.Value]
+    progress: Progress
     folder: Folder = field(init=False)
     started: float = field(default_factory=time.monotonic)
 
@@ -59,7 +64,7 @@ class Job:
 
     def weight(self, value: ir.Value, tensor: torch.Tensor) -> Leaf:
         """A tensor of the file, in its role."""
-        learns = is_trainable(value, tensor, self.trainable, self.version(""))
+        learns = value not in self.unreached and is_trainable(value, tensor, self.trainable, self.version(""))
         return Leaf(Weight(value.name or "unnamed", tensor, learns, True, len(value.uses()) > 1))
 
     def check_time(self) -> None:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import OnnxImportError
-from .external import check_external_data
-from .functions import count_nodes, expand_schema_functions
+from .data import check_data
+from .dtypes import TORCH
+from .functions import count_nodes, expand_schema_functions, nodes_of
 from .limits import Limits
+from .progress import Progress
 
 if TYPE_CHECKING:
     import onnx
@@ -40,8 +42,25 @@ class Loaded(NamedTuple):
     opset: int
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what `onnx_ir` logs of files: what is wrong is raised."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@_quiet()
 def load(
-    source: Any, limits: Limits, input_shapes: Mapping[str, Sequence[int | None]] | None, known: Callable[..., bool]
+    source: Any,
+    limits: Limits,
+    input_shapes: Mapping[str, Sequence[int | None]] | None,
+    known: Callable[..., bool],
+    progress: Progress,
 ) -> Loaded:
     """Load and check a model.
 
@@ -50,13 +69,15 @@ def load(
         limits: what it may cost.
         input_shapes: sizes that the inputs are promised to have, None where one stays open.
         known: whether the importer computes an operator itself, by domain, name and version; others are expanded.
+        progress: is told of every stage.
 
     Raises:
         OnnxImportError: the file cannot be read, is not a valid model, needs a newer `onnx`, or exceeds a limit.
     """
+    progress("reading")
     proto, file, path = _read(source)
     folder = None if path is None else path.parent
-    check_external_data(proto, folder, limits, file)
+    check_data(proto, folder, limits, file)
     _refuse_unreadable(proto, file)
     opset = _opset(proto)
     if 0 < opset < OLDEST:
@@ -65,11 +86,14 @@ def load(
     from onnx_ir import external_data
     from onnx_ir.passes import common
 
-    with blaming(file, "the model cannot be read"), _quiet():
+    with blaming(file, "the model cannot be read"):
         model = ir.serde.deserialize_model(proto)
+        _take_over(model)
+        del proto  # one file's worth of memory
         if folder is not None:
             external_data.set_base_dir(model.graph, folder)
             _load_small(model)
+    progress("checking")
     count_nodes(model, limits, file)
     with blaming(file, "local functions cannot be inlined"):
         common.InlinePass()(model)
@@ -79,6 +103,7 @@ def load(
     _forget_shapes(model)
     if input_shapes:
         _pin(model, input_shapes, file)
+    progress("inferring shapes")
     _infer_shapes(model)
     for _ in range(limits.nesting):  # a function of the schema may use another one
         if not expand_schema_functions(model, known, limits, file):
@@ -142,6 +167,34 @@ def _converted(proto: onnx.ModelProto, file: str) -> onnx.ModelProto:
         return version_converter.convert_version(proto, 13)
 
 
+def _take_over(model: ir.Model) -> None:
+    """Hold tensors as arrays. As protobufs they would be copied at every look, and all stay while one of them does."""
+    import onnx_ir as ir
+
+    for graph in (*model.graphs(), *(function.graph for function in model.functions.values())):
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.serde.TensorProtoTensor):
+                value.const_value = _array(value.const_value)
+        for node, _ in nodes_of(graph):
+            for name, attribute in list(node.attributes.items()):
+                if attribute.type is ir.AttributeType.TENSOR and isinstance(
+                    attribute.value, ir.serde.TensorProtoTensor
+                ):
+                    node.attributes[name] = ir.AttrTensor(name, _array(attribute.value))
+
+
+def _array(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """The same tensor around an array; itself if torch has no such type, or if it is broken, which the checker says."""
+    import onnx_ir as ir
+
+    if int(tensor.dtype) not in TORCH:
+        return tensor
+    try:
+        return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+    except Exception:
+        return tensor
+
+
 def _load_small(model: ir.Model) -> None:
     """Read external data that onnx's checker would look for in its own way: all but large tensors of the main graph."""
     import onnx_ir as ir
@@ -161,7 +214,15 @@ def _check(model: ir.Model, file: str) -> None:
 
 
 def _forget_shapes(model: ir.Model) -> None:
-    """What the file says of values inside of it is not checked by anyone: it is inferred again."""
+    """What the file says of values inside of it is not checked by anyone: it is inferred again.
+
+    Some exporters write -1 for a size of an input that is open.
+    """
+    import onnx_ir as ir
+
+    for value in model.graph.inputs:
+        if value.shape is not None:
+            value.shape = ir.Shape([None if isinstance(size, int) and size < 0 else size for size in value.shape])
     for graph in model.graphs():
         for node in graph:
             for value in node.outputs:
@@ -172,20 +233,7 @@ def _infer_shapes(model: ir.Model) -> None:
     """Ranks and sizes, as far as they follow. Values are not propagated: a hostile file could make them huge."""
     from onnx_ir.passes import common
 
-    with _quiet():  # what cannot be inferred stays open, which is no news
-        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what `onnx_ir` logs of invalid files: the checker's error says it."""
-    logger = logging.getLogger("onnx_ir")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
 
 
 def _pin(model: ir.Model, shapes: Mapping[str, Sequence[int | None]], file: str) -> None:

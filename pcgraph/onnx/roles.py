@@ -60,7 +60,41 @@ def is_trainable(value: ir.Value, tensor: torch.Tensor, trainable: Trainable, ve
         return False  # an exporter's factor or epsilon
     if tensor.dim() == 0 or "fixed" in slots or not _is_finite(tensor):
         return False
-    return not _is_placeholder_affine(uses, tensor)
+    return not (_is_placeholder_affine(uses, tensor) or _is_fill(uses, tensor))
+
+
+def unreached(graph: ir.Graph) -> frozenset[ir.Value]:
+    """Values of a sorted graph from which no gradient comes to its outputs.
+
+    All that is made of them is compared, counted or rounded to whole numbers: such as the numbers of the regions that
+    the mask of shifted windows is computed from.
+    """
+    reached = {value for value in graph.outputs if _is_real(value)}
+    for node in reversed(graph):
+        if any(out in reached for out in node.outputs):
+            reached.update(value for value in _operands(node) if _is_real(value))
+    every = [*graph.initializers.values(), *(out for node in graph for out in node.outputs)]
+    return frozenset(value for value in every if value not in reached)
+
+
+def _operands(node: ir.Node) -> Iterator[ir.Value]:
+    """What a node and the graphs inside of it read."""
+    import onnx_ir as ir
+
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        if attribute.type is ir.AttributeType.GRAPH:
+            inner = attribute.as_graph()
+            yield from inner.outputs
+            for one in inner:
+                yield from _operands(one)
+
+
+def _is_real(value: ir.Value) -> bool:
+    """Whether it may hold floats; so may what inference could not tell the type of."""
+    import onnx_ir as ir
+
+    return value.dtype is None or not (value.dtype.is_integer() or value.dtype is ir.DataType.BOOL)
 
 
 def _uses(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
@@ -93,6 +127,14 @@ def _is_arithmetic(node: ir.Node, operand: int) -> bool:
 def _is_finite(tensor: torch.Tensor) -> bool:
     """Whether all elements are; their sum is looked at first, which is quicker."""
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
+def _is_fill(uses: tuple[tuple[ir.Node, int], ...], tensor: torch.Tensor) -> bool:
+    """Equal numbers that are written into a part of another tensor: an assignment such as ``mask[:, :7] = 3``."""
+    written = all(
+        node.op_type in ("Scatter", "ScatterElements", "ScatterND") and operand == 2 for node, operand in uses
+    )
+    return bool(uses) and written and bool((tensor == tensor.reshape(-1)[0]).all() if tensor.numel() else True)
 
 
 def _is_placeholder_affine(uses: tuple[tuple[ir.Node, int], ...], tensor: torch.Tensor) -> bool:

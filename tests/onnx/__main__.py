@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from pcgraph.bench.report import write_between
 from tests.onnx.cases import KINDS, OnnxCase, file_cases, node_cases
 from tests.onnx.exceptions import EXCEPTIONS
 from tests.onnx.judge import Result, Role, Verdict, judge
@@ -27,7 +28,7 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.onnx", description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="*", metavar="PATTERN", help="names of cases")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the table here")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables between their marks in this page")
     options = parser.parse_args()
     torch.set_num_threads(1)
     console = Console(stderr=True)
@@ -39,7 +40,7 @@ def main() -> int:
     for verdict in wrong:
         print(f"{verdict.name} as {verdict.role}: {verdict.result} {verdict.reason}")
     if options.write is not None:
-        options.write.write_text(document(groups))
+        write_between(options.write, "python -m tests.onnx", document(groups).rstrip())
     return 1 if wrong else 0
 
 

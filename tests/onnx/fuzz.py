@@ -23,7 +23,8 @@ import torch
 import pcgraph
 from pcgraph import OnnxImportError
 from tests.onnx.cases import KINDS, file_cases
-from tests.onnx.test_import import merged, perceptron, roles
+from tests.onnx.test_import import merged, perceptron
+from tests.onnx.test_roles import roles
 
 SECONDS, GROWTH = 5.0, 2**30
 NUMBERS = (-(2**63), -(2**31), -129, -2, -1, 0, 1, 2, 7, 255, 2**16, 2**31 - 1, 2**40, 2**63 - 1)
@@ -91,6 +92,16 @@ def _renumber(graph: onnx.GraphProto, draw: random.Random) -> None:
         attribute.type = draw.randrange(15)
 
 
+def _respell(graph: onnx.GraphProto, draw: random.Random) -> None:
+    """Another name of an attribute, of a domain that nobody checks."""
+    node = draw.choice(graph.node)
+    if draw.random() < 0.5:
+        node.domain = "com.microsoft"
+        node.op_type = draw.choice(("Gelu", "QuickGelu", "FusedMatMul", "FusedConv", "SkipLayerNormalization"))
+    if node.attribute:
+        draw.choice(node.attribute).name = draw.choice(("", "x", "lambda", "__x", "a=1)\nraise SystemExit\ndef f(y"))
+
+
 def _resize(graph: onnx.GraphProto, draw: random.Random) -> None:
     if not graph.initializer:
         return
@@ -124,6 +135,7 @@ CHANGES: tuple[Callable[[onnx.GraphProto, random.Random], None], ...] = (
     _rename,
     _retype,
     _renumber,
+    _respell,
     _resize,
     _drop,
     _shuffle,

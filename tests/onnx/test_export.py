@@ -16,6 +16,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 import pcgraph  # noqa: E402
 from pcgraph import OnnxExportError  # noqa: E402
+from tests.onnx import test_source  # noqa: E402
 from tests.onnx.build import model  # noqa: E402
 from tests.onnx.exports import Export, Recurrent, UNet, exported, perturbed  # noqa: E402
 from tests.onnx.test_import import merged, perceptron  # noqa: E402
@@ -115,6 +116,41 @@ def test_what_cannot_be_written_back_is_refused(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(OnnxExportError, match="not there any more"):
         pcgraph.to_onnx(module, tmp_path / "out.onnx")
+
+
+def test_a_file_may_be_written_over_and_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "net.onnx"
+    onnx.save(perceptron()[0], source)
+    assert_round_trip(source, source, torch.randn(6, 4))
+    before = source.read_bytes()
+    module = pcgraph.from_onnx(source)
+    monkeypatch.setattr(onnx, "save", lambda proto, path: Path(path).write_bytes(b"half") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pcgraph.to_onnx(module, source)
+    assert source.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+    for path in (tmp_path, tmp_path / "none" / "net.onnx"):
+        with pytest.raises(OnnxExportError, match="cannot be written"):
+            pcgraph.to_onnx(module, path)
+
+
+@pytest.mark.parametrize("case", ["BRANCHES", "LOOP"])
+def test_weights_inside_of_control_flow(case: str, tmp_path: Path) -> None:
+    weights, more = {"w": torch.randn(4, 4) / 3}, torch.tensor(3)
+    if case == "BRANCHES":
+        weights, more = {**weights, "v": torch.randn(4, 4) / 3, "c": torch.randn(4)}, torch.tensor(True)
+    module = pcgraph.from_onnx(model(getattr(test_source, case), **weights))
+    network, x = pcgraph.compile(module), torch.randn(5, 4)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
+    for _ in range(2):
+        optimizer.zero_grad()
+        output = network(x, more)
+        (output[0] if isinstance(output, tuple) else output).square().mean().backward()
+        optimizer.step()
+    pcgraph.to_onnx(network, tmp_path / "out.onnx")
+    with torch.no_grad():
+        expected = module(x, more)
+    expected = expected[0] if isinstance(expected, tuple) else expected
+    torch.testing.assert_close(run(tmp_path / "out.onnx", x, more), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_what_the_body_of_a_schema_adds_is_nobodys_weight(tmp_path: Path) -> None:

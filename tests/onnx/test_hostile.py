@@ -58,6 +58,25 @@ def short_data() -> onnx.ModelProto:
     return proto
 
 
+def no_data() -> onnx.ModelProto:
+    """Loaders make zeros of it: 4 GB."""
+    proto = model("g (float[N, 4] x) => (float[N, 4] y) { y = Add(x, w) }")
+    proto.graph.initializer.append(onnx.TensorProto(name="w", data_type=1, dims=[1 << 16, 1 << 14]))
+    return proto
+
+
+def no_data_of_a_constant() -> onnx.ModelProto:
+    proto = model("g (float[N, 4] x) => (float[N, 4] y) { w = Constant<value = float {1}>() y = Add(x, w) }")
+    proto.graph.node[0].attribute[0].t.CopyFrom(no_data().graph.initializer[0])
+    return proto
+
+
+def negative_size() -> onnx.ModelProto:
+    proto = model("g (float[N, 4] x) => (float[N, 4] y) { y = Add(x, w) }")
+    proto.graph.initializer.append(onnx.TensorProto(name="w", data_type=1, dims=[-5], float_data=[1.0, 2.0]))
+    return proto
+
+
 def huge_expand() -> onnx.ModelProto:
     return model(
         "g (int64[N] x) => (int64[A, B] y) { a = Expand(one, shape) y = Add(a, x) }", one=torch.tensor([1]), shape=HUGE
@@ -139,7 +158,10 @@ HOSTILE: dict[Callable[[], onnx.ModelProto], str] = {
     unknown_domain: "own::Teleport",
     no_outputs: "no outputs",
     from_the_future: "newer than",
-    short_data: "w",
+    short_data: "'w' has not the data",
+    no_data: "'w' has not the data",
+    no_data_of_a_constant: "'w' has not the data",
+    negative_size: "'w' has a negative size",
     huge_expand: "constant result has about",
     huge_fill: "constant result has about",
     huge_range: "constant result has about",
@@ -211,6 +233,30 @@ def test_names_never_become_code(name: str) -> None:
     assert torch.equal(module(x), x)
     assert re.fullmatch(r"[\w\s.,:;=()\[\]\"]*", module.code, flags=re.ASCII), module.code
     assert all(re.fullmatch(r"[\w.]{1,200}", key) for key in module.state_dict())
+
+
+@pytest.mark.parametrize("domain", ["", "com.microsoft"])
+@pytest.mark.parametrize(
+    "name", ["y = print('run') or 1", "x):\n pass\nprint('run')\ndef f(z", "lambda", "x", "__class__"]
+)
+def test_names_of_attributes_never_become_code(name: str, domain: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """onnx's checker knows the attributes of its own operators only, and lets all pass that begin with ``__``."""
+    node = onnx.helper.make_node("Gelu", ["x"], ["y"], domain=domain)
+    node.attribute.append(onnx.helper.make_attribute(name, 1))
+    proto = model("g (float[N] x) => (float[N] y) { y = Neg(x) }", opset=20, domains=', "com.microsoft" : 1')
+    proto.graph.node[0].CopyFrom(node)
+    if name == "__class__":
+        assert name not in pcgraph.from_onnx(proto).code
+    else:
+        with pytest.raises(OnnxImportError, match="attribute"):
+            pcgraph.from_onnx(proto)
+    assert capsys.readouterr().out == ""
+
+
+def test_operands_of_other_domains_are_counted() -> None:
+    proto = model("g (float[N] x) => (float[N] y) { y = com.microsoft.FusedConv(x) }", domains=', "com.microsoft" : 1')
+    with pytest.raises(OnnxImportError, match="missing a required argument: 'w'"):
+        pcgraph.from_onnx(proto)
 
 
 # -- external data -------------------------------------------------------------------------------------------

@@ -178,52 +178,7 @@ def test_shape_chains_leave_sizes_behind() -> None:
     assert pcgraph.from_onnx(model(text), input_shapes={"x": (5, 2, 6)})(torch.ones(5, 2, 6)).shape == (5, 12)
 
 
-# -- roles and copies ----------------------------------------------------------------------------------------
-ROLES = """g (float[N, 4] x) => (float[N, 4] y) {
-    a = Mul(x, scale)
-    m = Where(mask, a, filler)
-    c = Clip(m, low)
-    p = Pow(c, exponent)
-    f = Mul(p, factor)
-    g = Add(f, infinite)
-    y = Max(g, floor)
-}"""
-
-
-def roles() -> onnx.ModelProto:
-    return model(
-        ROLES,
-        scale=torch.rand(4),
-        mask=torch.tensor([True, False, True, True]),
-        filler=torch.rand(4),
-        low=torch.tensor(-1.0),
-        exponent=torch.full((4,), 2.0),
-        factor=torch.tensor(0.5),
-        infinite=torch.tensor([0.0, 0.0, 0.0, float("-inf")]),
-        floor=torch.rand(4),
-    )
-
-
-def test_what_is_no_weight_by_nature_does_not_learn() -> None:
-    module = pcgraph.from_onnx(roles())
-    assert parameters(module) == ["scale"]
-    assert {"filler", "infinite", "floor"} <= {name for name, _ in module.named_buffers()}
-
-
-def test_roles_on_request() -> None:
-    everything = parameters(pcgraph.from_onnx(roles(), trainable="all"))
-    assert sorted(everything) == ["exponent", "factor", "filler", "floor", "infinite", "low", "scale"]
-    assert parameters(pcgraph.from_onnx(roles(), trainable="none")) == []
-    seen = {}
-
-    def choose(candidate: object) -> bool:
-        seen[candidate.name] = candidate.uses
-        return candidate.name == "factor"
-
-    assert parameters(pcgraph.from_onnx(roles(), trainable=choose)) == ["factor"]
-    assert seen["filler"] == (("Where", 2),) and "mask" not in seen
-
-
+# -- copies -------------------------------------------------------------------------------------------------
 MERGED = """g (float[N, 4] x) => (float[N, 4] y) {
     a = LayerNormalization(x, ones, zeros)
     b = LayerNormalization(a, ones, zeros)

@@ -19,6 +19,7 @@ from tests.onnx_zoo.judgement import FORWARD, Judgement, Report, Verdict, judged
 from tests.onnx_zoo.matching import Account, Fused, Parameters, Place, fusible
 from tests.onnx_zoo.row import Row, Status
 from tests.onnx_zoo.runtime import Runtime, apart, outputs
+from tests.onnx_zoo.wide import widened
 from tests.zoos.specimen import random_weighting
 
 GRADIENT = 1e-4  # relative to the largest entry of the gradient
@@ -123,7 +124,7 @@ class _Gradients:
         wanted = {dtype: _learned(copy.deepcopy(self.model), self.args, dtype) for dtype in LEAST}
         given = {torch.float32: _learned(copy.deepcopy(self.module), self.args, torch.float32)}
         try:
-            given[torch.float64] = _learned(copy.deepcopy(self.module), self.args, torch.float64)
+            given[torch.float64] = _learned(widened(self.module), self.args, torch.float64)
         except Exception as error:
             self.trial.row.notes.append(f"no float64: {type(error).__name__}: {error}".split("\n")[0][:200])
         fused = self._fused()

@@ -16,6 +16,7 @@ from tests.onnx_zoo.judgement import Judgement, Report, Verdict, judged
 from tests.onnx_zoo.packages import Shipped
 from tests.onnx_zoo.row import Row, Status
 from tests.onnx_zoo.runtime import Runtime, outputs
+from tests.onnx_zoo.wide import doubled, widened
 from tests.zoos.specimen import random_weighting, seed_all
 
 SLOPE = 1e-4  # relative error of a slope against the gradient
@@ -104,7 +105,7 @@ def _learns(trial: Judgement, module: nn.Module, args: tuple[Tensor, ...]) -> No
     broken = [name for name, gradient in gradients.items() if not bool(gradient.isfinite().all())]
     trial.require(not broken, f"gradients are not finite: {', '.join(broken[:5])}")
     try:
-        error = _slope(copy.deepcopy(module).double(), tuple(a.double() if a.is_floating_point() else a for a in args))
+        error = _slope(widened(module), doubled(args))
     except Exception as cause:
         trial.row.notes.append(f"no float64: {type(cause).__name__}: {cause}".split("\n")[0][:200])
         return

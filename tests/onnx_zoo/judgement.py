@@ -20,6 +20,7 @@ import pcgraph
 from tests.onnx_zoo import writing
 from tests.onnx_zoo.row import Row, Status
 from tests.onnx_zoo.runtime import Runtime, apart, evaluated, outputs
+from tests.onnx_zoo.wide import doubled, widened
 from tests.zoos.judge import judge as judge_compiled
 from tests.zoos.judge import versions
 from tests.zoos.row import Status as Compiled
@@ -143,8 +144,7 @@ class Judgement:
             text += f"; onnx's reference evaluator fails ({type(cause).__name__})"
         try:
             with torch.no_grad():
-                wide = copy.deepcopy(module).double()
-                true = outputs(wide(*(a.double() if a.is_floating_point() else a for a in args)))
+                true = outputs(widened(module)(*doubled(args)))
             ours, its = ([t.to(w.dtype) for t, w in zip(side, true, strict=True)] for side in (mine, theirs))
             text += (
                 f"; from the module in float64: the module {apart(ours, true):.1e}, onnxruntime {apart(its, true):.1e}"

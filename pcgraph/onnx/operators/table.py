@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,6 +39,29 @@ class Operator:
     settings: frozenset[int] = frozenset()
     fixed: frozenset[int] = frozenset()
     counted: bool = False
+
+    @cached_property
+    def signature(self) -> inspect.Signature | None:
+        """The function's; None of a builtin, which takes no attributes."""
+        try:
+            return inspect.signature(self.function)
+        except (TypeError, ValueError):
+            return None
+
+    def check(self, operands: int, attributes: Iterable[str]) -> None:
+        """Raise `ValueError` unless the function takes so many operands and these attributes.
+
+        onnx's checker has looked at those of ai.onnx, and at no other domain's.
+        """
+        names = () if self.signature is None else self.signature.parameters
+        unknown = next((name for name in attributes if name not in names), None)
+        if unknown is not None:
+            raise ValueError(f"it has no attribute {unknown[:80]!r}")
+        if self.signature is not None:
+            try:
+                self.signature.bind(*[None] * operands, **dict.fromkeys(attributes))
+            except TypeError as error:
+                raise ValueError(f"operands or attributes are wrong: {error}") from error
 
 
 _TABLE: dict[tuple[str, str], list[Operator]] = {}

@@ -1,10 +1,12 @@
-"""Data that a file keeps in other files: only inside of its own folder, and only as much as it says.
+"""The data of tensors: as much as their shapes say, and what lies in other files only inside of the file's folder.
 
-Loaders check paths as well, but not all of lengths and offsets, and not alike in every version. This runs first.
+Loaders check paths as well, but not all of lengths and offsets, and not alike in every version; a tensor without data
+they take for zeros, however large its shape is. This runs first.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     import onnx
 
 
-def check_external_data(model: onnx.ModelProto, folder: Path | None, limits: Limits, file: str) -> None:
-    """Look at every tensor that lies outside of the model.
+def check_data(model: onnx.ModelProto, folder: Path | None, limits: Limits, file: str) -> None:
+    """Look at every tensor of the model.
 
     Args:
         model: the model as parsed, nothing loaded.
@@ -27,14 +29,16 @@ def check_external_data(model: onnx.ModelProto, folder: Path | None, limits: Lim
         file: the file's name, for errors.
 
     Raises:
-        OnnxImportError: there is no folder; a path leaves it, or is a link out of it; a file is missing or shorter
-            than the offset and length say; all of it is more than ``limits.external_bytes``.
+        OnnxImportError: a tensor has a negative size, or less or more data than its shape says; there is no folder for
+            one that lies in another file; a path leaves it, or is a link out of it; a file is missing or shorter than
+            the offset and length say; all of it is more than ``limits.external_bytes``.
     """
     from onnx import TensorProto
 
     total = 0
     for tensor in _tensors(model):
         if tensor.data_location != TensorProto.EXTERNAL:
+            _check_inside(tensor, file)
             continue
         if folder is None:
             raise OnnxImportError(
@@ -49,6 +53,19 @@ def check_external_data(model: onnx.ModelProto, folder: Path | None, limits: Lim
                 file=file,
                 hint="limits=pcgraph.onnx.Limits(external_bytes=...)",
             )
+
+
+def _check_inside(tensor: onnx.TensorProto, file: str) -> None:
+    """Data in the model itself. In the fields by type, at most four elements share an entry."""
+    if any(size < 0 for size in tensor.dims):
+        raise OnnxImportError(f"tensor {tensor.name!r} has a negative size: {list(tensor.dims)}", file=file)
+    if tensor.HasField("raw_data"):
+        short = len(tensor.raw_data) != _size(tensor)
+    else:
+        fields = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
+        short = math.prod(tensor.dims) > 4 * sum(len(getattr(tensor, field)) for field in fields)
+    if short:
+        raise OnnxImportError(f"tensor {tensor.name!r} has not the data for the shape {list(tensor.dims)}", file=file)
 
 
 def _length(tensor: onnx.TensorProto, folder: Path, file: str) -> int:
@@ -95,7 +112,7 @@ def _size(tensor: onnx.TensorProto) -> int:
         width: int = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     except KeyError:
         raise OnnxImportError(f"tensor {tensor.name!r} has an unknown type {tensor.data_type}") from None
-    packed = {"UINT4": 2, "INT4": 2, "FLOAT4E2M1": 2}.get(_type_name(tensor), 1)
+    packed = {"UINT4": 2, "INT4": 2, "FLOAT4E2M1": 2, "UINT2": 4, "INT2": 4}.get(_type_name(tensor), 1)
     return -(-count * width // packed)
 
 
