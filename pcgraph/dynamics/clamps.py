@@ -65,6 +65,12 @@ class Holds:
     """
 
     def __init__(self, graph: PCGraph, clamps: Clamps, values: Mapping[Ref, Tensor], faced: Collection[Ref]) -> None:
+        inputs = {Ref(vertex.name) for vertex in graph.role(Role.INPUT)}
+        for name in clamps.clamp:
+            if Ref(name) in inputs:
+                raise PCGraphError(
+                    f"clamp of the input {name!r}", hint="pass the tensor as the input; mask frees a part of it"
+                )
         refs = {name: _ref(graph, name, values) for name in sorted(clamps.names)}
         for name, ref in refs.items():
             if ref in faced:
@@ -72,14 +78,9 @@ class Holds:
                     f"the output {name!r} follows the loss",
                     hint="leave the loss (and target) out to clamp or free outputs",
                 )
-        inputs = {Ref(vertex.name) for vertex in graph.role(Role.INPUT)}
         self.at: dict[Ref, Tensor] = {}
         self.where: dict[Ref, Tensor] = {}
         for name, tensor in clamps.clamp.items():
-            if refs[name] in inputs:
-                raise PCGraphError(
-                    f"clamp of the input {name!r}", hint="pass the tensor as the input; mask frees a part of it"
-                )
             self.at[refs[name]] = _fitting(name, "clamp", tensor, values[refs[name]]).to(values[refs[name]])
         for name, mask in clamps.mask.items():
             ref = refs[name]

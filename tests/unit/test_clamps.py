@@ -57,10 +57,10 @@ def test_nothing_above_is_prediction() -> None:
 def test_a_free_input_moves_until_it_explains_the_output() -> None:
     network, x, _ = small()
     goal = network.module(torch.randn(4, 6).double()).detach()  # can be reached
-    trace = network.simulate(
-        x, rule=pcgraph.IL(gamma=0.3, steps=3000), options={"free": ["input_1"], "clamp": {"linear_2": goal}}
-    )
-    assert trace.energies[-1] < 1e-3 * trace.energies[0]
+    rule, clamp = pcgraph.IL(gamma=0.3, steps=3000), {"linear_2": goal}
+    trace = network.simulate(x, rule=rule, options={"free": ["input_1"], "clamp": clamp})
+    held = network.simulate(x, rule=rule, options={"clamp": clamp})
+    assert trace.energies[-1] < 0.1 * held.energies[-1]
     assert not torch.equal(trace.final_values["input_1"], x)
 
 
