@@ -16,8 +16,10 @@ PACKAGES = ("onnx", "onnx_ir", "onnxruntime", "sklearn", "rapidocr_onnxruntime")
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
-def test_example(path: Path) -> None:
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=300, check=False)
+def test_example(path: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     if path.stem == "ablations":
         gaps = {
@@ -26,6 +28,10 @@ def test_example(path: Path) -> None:
         assert len(gaps) == 6
         assert gaps.pop("Z-IL") < 1e-12
         assert min(gaps.values()) > 1e-6
+    elif path.stem == "waves":
+        energies = re.search(r"energy (\S+) -> (\S+)", done.stdout)
+        assert energies is not None and float(energies[2]) < 0.9 * float(energies[1])
+        assert (tmp_path / "waves.png").stat().st_size > 10_000
     else:
         assert "T = 4 inference steps" in done.stdout
         assert done.stdout.count("eps of") == 5
