@@ -97,7 +97,7 @@ class Inference:
         body, scratch = script.fork(), Scratch()
         with body.block("for t in range(steps):"):
             self._step(body, scratch)
-            self._face(body)
+            self._face_again(body)
         for name, spec in self._stretches.rates.items():
             script.add(f"{name} = torch.full((), gamma, dtype={spec.dtype}, device={str(spec.device)!r})")
         scratch.make(script)
@@ -137,6 +137,10 @@ class Inference:
         for ref, mu in self._predictions.items():  # items of a tuple that is returned in part
             if not self.graph.depth[ref.vertex] and ref not in self.faced:
                 script.add(f"{error_name(ref)} = torch.zeros_like({mu})")
+
+    def _face_again(self, script: Script) -> None:
+        """The same after a step."""
+        self._face(script)
 
     def _start(self, script: Script) -> None:
         """Errors before the first step: none, or zeros where no level is left out."""

@@ -36,16 +36,11 @@ class FixedInference(Inference):
             script.lines(_follow(error_name(ref), sums.of(ref)))
         scratch.free()
 
-    def _face(self, script: Script) -> None:
-        """The loss sees the outputs once; they stay where they are."""
-        if not self._faced:
-            self._faced = True
-            super()._face(script)
-        else:
+    def _face_again(self, script: Script) -> None:
+        """Outputs stay where they are, and so do their errors; only who looks is told the loss again."""
+        if self.looks:
             outputs = [self._predictions.get(ref, self.cells.values[ref]) for ref in self.graph.outputs]
             script.add(f"face([{', '.join(outputs)}])")
-
-    _faced = False
 
     def _errors(self) -> list[Ref]:
         """Error nodes that move, parents first: what a child hands on may be its error itself, which moves after."""
@@ -82,8 +77,8 @@ class ErrorInference(FixedInference):
                     script.lines([Line((), "torch.sub(%s, %s, out=%s)", (mu, _state(ref), self.cells.values[ref]))])
         scratch.free()
 
-    def _face(self, script: Script) -> None:
-        Inference._face(self, script)
+    def _face_again(self, script: Script) -> None:
+        self._face(script)
 
     def _end(self, script: Script) -> None:
         """Parameters learn from the errors, not from the wave."""
