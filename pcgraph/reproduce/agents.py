@@ -22,6 +22,7 @@ import pcgraph
 from ..demo.compare import largest_difference
 from .cell import Cell, Experiment, Found, Numbers, Settings, Tell, rows
 from .environments import CARTPOLE, world
+from .pictures import panels
 from .reinforce import Policy, batch, play, policy_loss
 
 
@@ -180,21 +181,14 @@ def table(found: list[Found]) -> str:
 
 def draw(found: list[Found], folder: Path) -> list[str]:
     """Returns, averaged over ten episodes: backprop a wide line, Z-IL a thin one on top of it."""
-    from matplotlib.figure import Figure
 
-    run: list[dict[str, Any]] = [{"name": item.name, **item.numbers} for item in found if not item.not_run]
-    if not run:
-        return []
-    figure = Figure(figsize=(4 * len(run), 3.2), layout="constrained")
-    for axes, one in zip(figure.subplots(1, len(run), squeeze=False)[0], run, strict=True):
+    def lines(axes: Any, one: dict[str, Any]) -> None:
         axes.plot(smooth(one["returns"]), linewidth=4, alpha=0.4, label="BP")
         axes.plot(smooth(one["returns_zil"]), color="black", linewidth=1, label="Z-IL")
         axes.plot(smooth(one["returns_memoryless"]), linewidth=1, label="memoryless")
         axes.plot(smooth(one["returns_random"]), linewidth=1, label="random")
-        axes.set(title=one["name"], xlabel="episodes", ylabel="return")
-        axes.legend()
-    figure.savefig(folder / "agents.png", dpi=150)
-    return ["agents.png"]
+
+    return panels(found, folder / "agents.png", lines, xlabel="episodes", ylabel="return")
 
 
 def smooth(returns: Sequence[float], window: int = 10) -> list[float]:

@@ -21,6 +21,7 @@ from .cell import Cell, Experiment, Found, Numbers, Settings, Tell, rows
 from .cifar import cifar10
 from .data import Split, fashion_mnist
 from .images import Share, image_folder
+from .pictures import panels
 
 Net = Literal["MLP", "AlexNet", "ResNet-18"]
 Data = Literal["FashionMNIST", "CIFAR-10", "ImageNet"]
@@ -249,19 +250,12 @@ def table(found: list[Found]) -> str:
 
 def draw(found: list[Found], folder: Path) -> list[str]:
     """Accuracy over steps: backprop a wide line, Z-IL a thin one on top of it."""
-    from matplotlib.figure import Figure
 
-    run: list[dict[str, Any]] = [{"name": item.name, **item.numbers} for item in found if not item.not_run]
-    if not run:
-        return []
-    figure = Figure(figsize=(4 * len(run), 3.2), layout="constrained")
-    for axes, one in zip(figure.subplots(1, len(run), squeeze=False)[0], run, strict=True):
+    def lines(axes: Any, one: dict[str, Any]) -> None:
         axes.plot(one["curve_steps"], one["curve_bp"], linewidth=4, alpha=0.4, label="BP")
         axes.plot(one["curve_steps"], one["curve_zil"], color="black", linewidth=1, label="Z-IL")
-        axes.set(title=one["name"], xlabel="steps", ylabel="accuracy, held-back images")
-        axes.legend()
-    figure.savefig(folder / "training.png", dpi=150)
-    return ["training.png"]
+
+    return panels(found, folder / "training.png", lines, xlabel="steps", ylabel="accuracy, held-back images")
 
 
 EXPERIMENT = Experiment(

@@ -255,6 +255,41 @@ def test_energies_never_rise_under_a_small_gamma() -> None:
         assert all(b <= a for a, b in itertools.pairwise(energies)) and energies[-1] < energies[0]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"energies": {"tanh*": 2.0, "linear": 0.5}},
+        {"energies": {"tanh": lambda x, mu: ((x - mu) ** 2).sum() + ((x - mu) ** 4).sum()}},
+        {"clamp": {"tanh": torch.full((4, 5), 0.3)}},
+        {"clamp": {"tanh": torch.full((4, 5), 0.3)}, "mask": {"tanh": torch.tensor([True, False, True, False, False])}},
+    ],
+    ids=["precision", "function", "clamp", "mask"],
+)
+def test_values_and_errors_come_to_rest_at_the_same_place(options: dict[str, Any]) -> None:
+    values, errors = run(pcgraph.IL(0.15, 5000, 1e-11), **options), run(pcgraph.ErrorPC(0.05, 5000, 1e-11), **options)
+    assert max(values.steps, errors.steps) < 5000
+    assert math.isclose(values.energies[-1], errors.energies[-1], rel_tol=1e-12)
+    for name, gradient in values.gradients.items():
+        torch.testing.assert_close(errors.gradients[name], gradient, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "rule", [pcgraph.IL(0.125, 9, 1e-300), pcgraph.FixedPrediction(1.0, 20), pcgraph.ErrorPC(0.05, 9)]
+)
+def test_learning_moves_buffers_and_random_state_once(rule: pcgraph.Rule) -> None:
+    def learnt(by_rule: bool) -> tuple[Tensor, ...]:
+        torch.manual_seed(0)
+        layers = [nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Tanh(), nn.Linear(8, 3)]
+        model, x, y = nn.Sequential(*layers), torch.randn(16, 6), torch.randn(16, 3)
+        if by_rule:
+            pcgraph.compile(model).learn(x, y, F.mse_loss, rule)
+        else:
+            F.mse_loss(model(x), y).backward()
+        return (*model.buffers(), torch.get_rng_state())
+
+    assert all(map(torch.equal, learnt(True), learnt(False)))
+
+
 # -- traces ----------------------------------------------------------------------------------------------
 def everything() -> pcgraph.Trace:
     return run(pcgraph.IL(gamma=0.2, steps=12), record=("energies", "norms", "errors", "values", "distance"))
