@@ -86,7 +86,8 @@ class Notes:
         """Inference is done."""
         trace = self._trace
         trace.rest.update(getattr(state, "rest", {}))
-        trace.final_values.update((label(ref), network.x[ref]) for ref in network.moving)
+        trace.final_values.update((label(ref), network.x[ref]) for ref in network.eps)
+        trace.final_errors.update((label(ref), error) for ref, error in network.eps.items())
         # Parameters and inputs learn from the outputs down; list them in the model's order instead.
         parameters = [qualified(vertex) for vertex in trace.graph.role(Role.PARAMETER)]
         inputs = [vertex.name for vertex in trace.graph.role(Role.INPUT)]

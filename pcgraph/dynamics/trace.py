@@ -44,8 +44,9 @@ class Trace:
         gradients: parameter -> gradient in PyTorch's sign, like `p.grad`; named by the model's qualified name,
             or by the vertex where it has none. A parameter that no error reaches has no entry.
         input_gradients: the same for inputs, by vertex name.
-        final_values: value -> x at T; free inputs and hidden values, clamped ones as well. Completed and generated
-            data are here.
+        final_values: value -> x at T, of everything that has an error node, and of free inputs. Completed and
+            generated data are here.
+        final_errors: value -> eps at T. Of a rule that learns at the end they are the `update_errors`.
         outputs: what the network predicts at t = 0, as the model does.
     """
 
@@ -67,6 +68,7 @@ class Trace:
     gradients: dict[str, Tensor] = field(default_factory=dict)
     input_gradients: dict[str, Tensor] = field(default_factory=dict)
     final_values: dict[str, Tensor] = field(default_factory=dict)
+    final_errors: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.record) - set(RECORDS))

@@ -81,7 +81,12 @@ def inferred(tensors: Sequence[torch.Tensor], compiled: Compiled, target: Any, l
     """The same inference, to look at."""
     values, leaves = _bound(tensors, compiled)
     trace = _run(compiled, values, lambda output: loss(output, target), rule, None)
-    result = Inferred(trace.losses, trace.final_values, trace.update_errors, trace.gradients, trace.input_gradients)
+    inputs = {vertex.name for vertex in trace.graph.role(Role.INPUT)}  # their errors are their gradients
+    values, errors = (
+        {name: tensor for name, tensor in nodes.items() if name not in inputs}
+        for nodes in (trace.final_values, trace.final_errors)
+    )
+    result = Inferred(trace.losses, values, errors, trace.gradients, trace.input_gradients)
     found = _parameters(trace)
     for vertex in trace.graph.role(Role.PARAMETER):
         if vertex.name in leaves and vertex.name not in found:

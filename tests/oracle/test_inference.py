@@ -290,13 +290,38 @@ def test_leaving_levels_out_changes_nothing() -> None:
 
 
 # -- refusals --------------------------------------------------------------------------------------------
+def test_rules_without_a_program_run_by_the_simulation() -> None:
+    model, x, y = small()
+    network, ablation = pcgraph.compile(model), pcgraph.ZIL(gamma=0.5)
+    network.learn(x, y, squared, pcgraph.ZIL())
+    exact = gradients(model)
+    model.zero_grad()
+    network.learn(x, y, squared, ablation)
+    wanted = network.simulate(x, target=y, rule=ablation).gradients
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-12)
+    # Appendix F: the error at depth d is gamma^d times backprop's; the layers lie at 0, 2 and 4.
+    for layer, scale in (("4", 1.0), ("2", 0.25), ("0", 0.0625)):
+        torch.testing.assert_close(wanted[f"{layer}.weight"], scale * exact[f"{layer}.weight"], rtol=1e-9, atol=1e-12)
+
+
+def test_looking_shows_the_same_with_and_without_a_program() -> None:
+    model, x, y = small()
+    network = pcgraph.compile(model)
+    for made in (pcgraph.IL, pcgraph.FixedPrediction, pcgraph.ErrorPC):
+        one = network.infer(x, y, squared, made(0.125, 12))
+        other = network.infer(x, y, squared, made(0.125, 12, tolerance=1e-300))
+        torch.testing.assert_close(one.losses, other.losses, rtol=1e-9, atol=0)
+        for kind in ("values", "errors", "gradients", "input_gradients"):
+            mine, simulated = getattr(one, kind), getattr(other, kind)
+            assert set(mine) == set(simulated), kind
+            for name, tensor in mine.items():
+                torch.testing.assert_close(tensor, simulated[name], rtol=1e-9, atol=1e-12)
+
+
 def test_refusals() -> None:
     model, x, y = small()
     network, rule = pcgraph.compile(model), pcgraph.IL(steps=2)
-    with pytest.raises(pcgraph.PCGraphError, match="not compiled"):
-        network.learn(x, y, squared, pcgraph.ZIL(gamma=0.5))
-    with pytest.raises(pcgraph.PCGraphError, match="not compiled"):
-        network.infer(x, y, squared, pcgraph.ZIL())
     with pytest.raises(pcgraph.PCGraphError, match="switched off"), torch.no_grad():
         network.learn(x, y, squared, rule)
     with pytest.raises(pcgraph.PCGraphError, match="autocast"), torch.autocast("cpu", torch.bfloat16):
