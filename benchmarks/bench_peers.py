@@ -16,6 +16,7 @@ How it measures
 from __future__ import annotations
 
 import argparse
+import datetime
 import itertools
 import json
 import os
@@ -24,6 +25,7 @@ import statistics
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
@@ -34,6 +36,7 @@ import torch.nn.functional as F
 
 import pcgraph
 from pcgraph.bench.nets import mlp
+from pcgraph.bench.report import write_between
 from pcgraph.measure import alternate
 
 SIZES, BATCH, GAMMA, RATE = (784, 300, 300, 300, 10), 64, 0.1, 0.001
@@ -191,6 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--write", metavar="FILE", help="put the table between its marks in this Markdown")
     options = parser.parse_args()
     torch.set_num_threads(1)
     draw = np.random.default_rng(0)
@@ -232,12 +236,16 @@ def main() -> None:
         "pcgraph": pcgraph.__version__,
         **packages,
     }
-    print(f"backprop step {report['backprop_ms']:.3f} ms, again / backprop {again:.3f}")
-    print("| contender | inference step, ms (quartiles) | T = 20 step / backprop step |\n| --- | --: | --: |")
+    lines = ["| contender | inference step, ms (quartiles) | T = 20 step / backprop step |", "| --- | --: | --: |"]
     for row in rows:
         low, middle, high = row["inference_step_ms"]
-        print(f"| {row['name']} | {middle:.3f} ({low:.3f} to {high:.3f}) | {row['step_over_backprop']:.2f} |")
-    print("\n".join(missing), ", ".join(f"{k} {v}" for k, v in packages.items()), sep="\n")
+        lines.append(f"| {row['name']} | {middle:.3f} ({low:.3f} to {high:.3f}) | {row['step_over_backprop']:.2f} |")
+    about = f"Backprop's step {report['backprop_ms']:.2f} ms, once more {again:.3f} of it; {options.rounds} rounds. "
+    about += ", ".join(f"{name} {number}" for name, number in packages.items()) + f". {datetime.date.today()}."
+    text = "\n".join([*lines, "", about, *missing])
+    print(text)
+    if options.write:
+        write_between(Path(options.write), "bench_peers", text)
     if options.json:
         with open(options.json, "w") as file:
             json.dump(report, file, indent=1)
