@@ -33,16 +33,16 @@ class Slots:
     """The slots of an object, as a container; one that is empty has None."""
 
     def __init__(self, item: Any, slots: list[str]) -> None:
-        self._item, self._slots = item, [s for s in slots if s != "__weakref__"]
-        self._all = attrgetter(*self._slots) if len(self._slots) > 1 else None  # one call for all of them
+        self.item, self.names = item, [s for s in slots if s != "__weakref__"]
+        self._all = attrgetter(*self.names) if len(self.names) > 1 else None  # one call for all of them
 
     def __iter__(self) -> Iterator[Any]:
         if self._all is not None:
             try:
-                return iter(self._all(self._item))
+                return iter(self._all(self.item))
             except AttributeError:
                 pass
-        return iter([getattr(self._item, slot, None) for slot in self._slots])
+        return iter([getattr(self.item, name, None) for name in self.names])
 
 
 class Globals:

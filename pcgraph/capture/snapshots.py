@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from .containers import Cells, ClassDict, Counted, Defaults, Elements, Globals, Items, Type
+from .containers import Cells, ClassDict, Counted, Defaults, Elements, Globals, Items, Slots, Type
 from .identity import addresses
-from .words import Words
+from .words import Words, slot_places
 
 _RESIZABLE = (dict, list, set, collections.deque)  # most of a module's containers are its empty tables of hooks
 Same = Callable[[Any, Any], bool]
@@ -139,7 +139,7 @@ class Snapshots:
         return len(new) == len(old) and all(a is b or self._same(a, b) for a, b in zip(new, old, strict=True))
 
 
-def _words_of(container: Any) -> list[tuple[Any, str]]:
+def _words_of(container: Any) -> list[tuple[Any, str | int]]:
     """The words that tell of changes to a container, as (object, field); none if there are no such words."""
     if isinstance(container, Type):
         return [(container.item, "type")]
@@ -147,6 +147,11 @@ def _words_of(container: Any) -> list[tuple[Any, str]]:
         return [(container.function, part) for part in ("__code__", "__defaults__", "__kwdefaults__")]
     if isinstance(container, Cells):
         return [(cell, "contents") for cell in container.cells]
+    if isinstance(container, Slots):
+        places = slot_places(type(container.item))
+        return (
+            [(container.item, places[slot]) for slot in container.names] if places.keys() >= {*container.names} else []
+        )
     if isinstance(container, ClassDict):
         return [(container.cls, "__mro__"), (_written(vars(container.cls)), "writes")]
     if isinstance(container, _RESIZABLE) and (not container or not isinstance(container, dict)):
@@ -155,7 +160,7 @@ def _words_of(container: Any) -> list[tuple[Any, str]]:
     return [] if written is None else [(written, "writes")]
 
 
-def _only_counts(words: list[tuple[Any, str]]) -> bool:
+def _only_counts(words: list[tuple[Any, str | int]]) -> bool:
     """Whether words tell the number of elements, but not which."""
     return words[0][1] in {kind.__name__ for kind in _RESIZABLE}
 

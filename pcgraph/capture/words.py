@@ -12,6 +12,7 @@ import collections
 import ctypes
 import sys
 import types
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -86,6 +87,53 @@ def indices(addresses: Iterable[int]) -> Any:
     return (np.fromiter(addresses, np.int64) - _BASE) // _WORD
 
 
+_slots: weakref.WeakKeyDictionary[type, dict[str, int]] = weakref.WeakKeyDictionary()
+
+
+def slot_places(cls: type) -> dict[str, int]:
+    """Where objects of a class have their slots, by name; those that are not found, or mean something else, left out.
+
+    They are found on a sample that nobody initialises, so that no code of the class runs.
+    """
+    if not PLACES:
+        return {}
+    if cls not in _slots:
+        _slots[cls] = _find_slots(cls) if _plainly_made(cls) else {}
+    return _slots[cls]
+
+
+def _plainly_made(cls: type) -> bool:
+    reads: Any = cls.__getattribute__
+    return reads is object.__getattribute__ and not hasattr(cls, "__del__")
+
+
+def _find_slots(cls: type) -> dict[str, int]:
+    try:
+        samples: list[Any] = [object.__new__(cls), object.__new__(cls)]
+    except TypeError:  # abstract, or made in C
+        return {}
+    names = {name for owner in cls.__mro__ for name, value in vars(owner).items() if _is_slot(value)}
+    found = {}
+    for name in names:
+        slot = next(vars(owner)[name] for owner in cls.__mro__ if name in vars(owner))
+        if not _is_slot(slot):
+            continue  # hidden by a class attribute
+        values = [object(), object()]
+        try:
+            for sample, value in zip(samples, values, strict=True):
+                slot.__set__(sample, value)
+        except (AttributeError, TypeError):  # read-only, or for one type only
+            continue
+        where = place((sample, id(value)) for sample, value in zip(samples, values, strict=True))
+        if where is not None:
+            found[name] = where
+    return found
+
+
+def _is_slot(value: Any) -> bool:
+    return isinstance(value, types.MemberDescriptorType)
+
+
 class Words:
     """Words of many objects, gathered together.
 
@@ -104,9 +152,9 @@ class Words:
     def __len__(self) -> int:
         return len(self._addresses)
 
-    def add(self, item: Any, field: str) -> bool:
-        """Read a field of an object from now on; False if it is not known where it lies, or there is no object."""
-        where = PLACES.get(field)
+    def add(self, item: Any, field: str | int) -> bool:
+        """Read a field of an object (or the word at a place) from now on; False if that, or the object, is unknown."""
+        where = field if isinstance(field, int) else PLACES.get(field)
         if item is None or where is None or id(item) >= (_SIZE - 2) * _WORD:
             return False
         self._keep.append(item)

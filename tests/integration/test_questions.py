@@ -133,6 +133,41 @@ def test_captured_at_every_call(body: Any) -> None:
     assert info["once"] and "test_questions.py" in info["once"][0]
 
 
+@pytest.mark.parametrize("body", [whole_mask, rows, longest, lengths], ids=lambda f: f.__name__)
+def test_the_same_tensor_with_other_numbers_in_it(body: Any) -> None:
+    """Written to through NumPy, which no version counter tells of."""
+    model = Net(body)
+    twin = copy.deepcopy(model)
+    network, x, mask = pcgraph.compile(model), torch.randn(3, 4), torch.ones(3, dtype=torch.bool)
+    for values in ([1, 1, 1], [1, 1, 1], [1, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1], [1, 0, 1]):
+        mask.numpy()[:] = values
+        for candidate in (twin, network):
+            (candidate(x, mask) ** 2).sum().backward()
+        for a, b in zip(twin.parameters(), model.parameters(), strict=True):
+            assert a.grad is not None and b.grad is not None
+            assert torch.equal(a.grad, b.grad)
+    assert network.cache_info()["captures"] <= 3
+
+
+def test_the_same_numbers_at_another_place() -> None:
+    """Where a view lies depends on where the whole of it lies."""
+
+    def beside(net: Net, x: Tensor, mask: Tensor) -> Tensor:
+        row = mask[mask[0, 0]]  # a view
+        return net.a(x) * row.as_strided((1,), (1,), row.storage_offset() + 2)
+
+    model = Net(beside)
+    twin = copy.deepcopy(model)
+    network, x = pcgraph.compile(model), torch.randn(3, 4)
+    memory = torch.tensor([0, 1, 2, 0, 1, 5, 0, 1, 7])
+    for start in (0, 0, 3, 3, 0, 3):
+        for candidate in (twin, network):
+            (candidate(x, memory.as_strided((1, 2), (1, 1), start)) ** 2).sum().backward()
+        for a, b in zip(twin.parameters(), model.parameters(), strict=True):
+            assert a.grad is not None and b.grad is not None
+            assert torch.equal(a.grad, b.grad)
+
+
 def test_a_setting_that_changes() -> None:
     model = Net(setting)
     network = pcgraph.compile(model)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import abc
 import collections
 import contextvars
+import functools
 import threading
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from torch import nn
 
 from pcgraph.capture import words
 from pcgraph.capture.containers import Cells, ClassDict, Defaults, Globals, Local, Slots, Type, Variable
+from pcgraph.capture.objects import slots_of
 from pcgraph.capture.snapshots import Snapshots
 
 
@@ -24,6 +27,41 @@ def same(a: Any, b: Any) -> bool:
 
 class Slotted:
     __slots__ = ("x",)
+
+
+class SlottedMore(Slotted):
+    __slots__ = ("__private", "y")
+
+    def __init__(self) -> None:
+        self.x, self.y, self.__private = 1, "y", 3
+
+    def change(self) -> None:
+        self.__private = 4
+
+
+class Masked(SlottedMore):
+    y = 5  # hides the slot
+
+
+class Answering(Slotted):
+    answer = 1
+
+    def __getattribute__(self, name: str) -> Any:
+        return object.__getattribute__(self, name) if name != "x" else Answering.answer
+
+
+class Final(Slotted):
+    made: ClassVar[list[Any]] = []
+
+    def __del__(self) -> None:
+        self.made.append(None)
+
+
+class Abstract(abc.ABC):
+    __slots__ = ("x",)
+
+    @abc.abstractmethod
+    def f(self) -> None: ...
 
 
 class Hiding(list[int]):
@@ -74,6 +112,8 @@ def cases() -> dict[str, tuple[Any, Callable[[], Any]]]:
     items, numbers, queue = [1, 2], {1, 2}, collections.deque([1])
     thing, slotted, scope = types.SimpleNamespace(a=1), Slotted(), {"f": 1, "other": 0}
     slotted.x = 1
+    emptied = Slotted()
+    emptied.x = 1
     read, write = closure()
 
     def function(x: int = 1) -> int:
@@ -103,6 +143,11 @@ def cases() -> dict[str, tuple[Any, Callable[[], Any]]]:
         "set": (numbers, lambda: numbers.add(3)),
         "deque": (queue, lambda: queue.append(3)),
         "slot": (Slots(slotted, ["x"]), lambda: setattr(slotted, "x", 2)),
+        "slot emptied": (Slots(emptied, ["x"]), lambda: delattr(emptied, "x")),
+        "slot filled": (Slots(filled := Slotted(), ["x"]), lambda: setattr(filled, "x", 2)),
+        "private slot": (Slots(more := SlottedMore(), slots_of(SlottedMore)), more.change),
+        "inherited slot": (Slots(heir := SlottedMore(), slots_of(SlottedMore)), lambda: setattr(heir, "x", 2)),
+        "answer": (Slots(Answering(), ["x"]), lambda: setattr(Answering, "answer", Answering.answer + 1)),
         "global": (Globals(scope, ("f",)), lambda: scope.update(f=2)),
         "deleted global": (Globals(gone := dict(scope), ("f",)), lambda: gone.pop("f")),
         "closure": (Cells(read.__closure__), lambda: write(2)),
@@ -179,6 +224,15 @@ def test_what_is_left_out_is_of_no_account() -> None:
 def test_every_word_is_found_here() -> None:
     fields = {"type", "contents", "writes", "dict", "list", "set", "deque"}
     assert set(words.PLACES) == fields | {"__mro__", "__code__", "__defaults__", "__kwdefaults__"}
+
+
+def test_slots_are_found_and_nothing_else() -> None:
+    places = words.slot_places(SlottedMore)
+    assert places.keys() == {"x", "y", "_SlottedMore__private"} and len(set(places.values())) == 3
+    assert words.slot_places(Masked).keys() == {"x", "_SlottedMore__private"}
+    assert not words.slot_places(Answering) and not words.slot_places(Final) and not Final.made
+    assert not words.slot_places(functools.partial)  # made in C
+    assert not words.slot_places(Abstract)
 
 
 def test_every_way_to_write_an_attribute_is_counted() -> None:
