@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dis
 import functools
+import importlib.util
+import sys
 import types
+from typing import Any
 
 from .sources import is_internal
 
+_TAKING = frozenset({"modules", "__import__"})
+_NAMESPACES = frozenset({"f_globals", "f_locals", "f_builtins", "__globals__", "__builtins__"})
 _INSIDE_FUNCTIONS = frozenset({"__defaults__", "__kwdefaults__", "__closure__"})
 
 
@@ -20,13 +25,41 @@ def global_names(code: types.CodeType) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def imported_names(code: types.CodeType) -> tuple[str, ...]:
-    """Modules that a function imports by itself."""
-    if "import" not in {i.opname.split("_")[0].lower() for i in dis.get_instructions(code)}:
-        return ()
-    return tuple(str(i.argval) for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME")
+    """Modules that a function imports by itself, and texts that may name one that it takes out of ``sys.modules``."""
+    imported = [str(i.argval) for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME"]
+    if not _TAKING.isdisjoint(code.co_names):
+        imported += [constant for constant in code.co_consts if type(constant) is str]
+    return tuple(imported)
+
+
+def modules_by_name(code: types.CodeType, scope: dict[str, Any]) -> list[str] | None:
+    """Loaded modules that a function gets other than as globals; None if it gets some whose names are not known."""
+    found = [name for name in imported_names(code) if name in sys.modules]
+    if not {"sys", "modules"} <= {*code.co_names}:
+        return found
+    own = [scope["__name__"]] if "__name__" in code.co_names and scope.get("__name__") in sys.modules else []
+    return [*found, *own] or None
+
+
+def called_to_import(frame: types.FrameType) -> str | None:
+    """The name of the module that a frame is about to return, if it is one of `importlib.import_module`."""
+    if frame.f_code is not importlib.import_module.__code__:
+        return None
+    name, package = frame.f_locals["name"], frame.f_locals["package"]
+    return (
+        importlib.util.resolve_name(name, package) if type(name) is str and type(package) in (str, type(None)) else None
+    )
+
+
+def reads_namespaces(code: types.CodeType) -> bool:
+    """Whether code, other than torch's, may read global names that are not among its own."""
+    return not is_internal(code.co_filename) and not _named(code).isdisjoint(_NAMESPACES)
 
 
 def looks_into_functions(code: types.CodeType) -> bool:
     """Whether code, other than torch's, may read of a function what otherwise only shows when it runs."""
-    named = {*code.co_names, *(constant for constant in code.co_consts if type(constant) is str)}
-    return not is_internal(code.co_filename) and not named.isdisjoint(_INSIDE_FUNCTIONS)
+    return not is_internal(code.co_filename) and not _named(code).isdisjoint(_INSIDE_FUNCTIONS)
+
+
+def _named(code: types.CodeType) -> set[str]:
+    return {*code.co_names, *(constant for constant in code.co_consts if type(constant) is str)}

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .codes import global_names, imported_names, looks_into_functions
+from .codes import called_to_import, global_names, looks_into_functions, modules_by_name, reads_namespaces
 from .containers import ArrayBytes, Cells, ClassDict, Defaults, Globals, Local, Slots, Variable, without_tables
 from .objects import (
     BOUND,
@@ -287,6 +287,8 @@ class PythonState:
             return  # what runs at import runs once, whoever triggers it
         if event == "call":
             scope = frame.f_globals
+            if (imported := called_to_import(frame)) in sys.modules and frame.f_back is not None:
+                self._read_module(sys.modules[imported], set(frame.f_back.f_code.co_names), imported)
             if (id(code), id(scope)) not in self._ran and not logs(frame):
                 self._ran[id(code), id(scope)] = code, scope
                 self._enter(scope, code)
@@ -333,9 +335,12 @@ class PythonState:
         numpy = module.__name__ == "numpy" and names is not None and "random" in names
         if numpy or module.__name__.startswith("numpy.random"):
             self._reason("uses numpy.random")
-        if not is_users(module.__name__):
-            return
         scope = vars(module)
+        if not is_users(module.__name__):
+            if patchable := (names or set()) & scope.keys() - self._modules.setdefault(module, set()):  # ``math.pi``
+                self._modules[module] |= patchable
+                self._snapshots.add(Globals(scope, tuple(sorted(patchable))), path)
+            return
         every = names is None or "getattr" in names  # by a name that is made up at run time
         wanted = {n for n, value in scope.items() if not n.startswith("__") and (every or not is_code(value))}
         known = self._modules.setdefault(module, set())
@@ -354,21 +359,31 @@ class PythonState:
     def _close(self) -> None:
         """Find what is known of functions only now that they ran: code, imports, closures that were not walked."""
         ran = {id(code): code for code, _ in self._ran.values()}
+        for code, scope in list(self._ran.values()):
+            self._read_by_name(code, scope)
         for reference, name in self._weak:
             self._refer(reference(), name)
         for method in self._methods:
             if id(method.__code__) in ran:  # an editor's reload exchanges the code
                 self._snapshots.add(Defaults(method), f"code of {method.__qualname__}")
-        for code in ran.values():
-            for name in () if is_internal(code.co_filename) else imported_names(code):
-                if name in sys.modules:
-                    self._read_module(sys.modules[name], set(code.co_names), name)
         inner = {id(c) for code in ran.values() for c in code.co_consts if isinstance(c, types.CodeType)}
         missing = [code for code in self._uncovered if id(code) not in self._covered and id(code) not in inner]
         if missing:
             self._read_functions(missing)
         if not (self._answers_from_memory or any(map(looks_into_functions, ran.values()))):
             self._snapshots.leave_out(part for code, part in self._functions if id(code) not in ran)
+
+    def _read_by_name(self, code: types.CodeType, scope: dict[str, Any]) -> None:
+        """Snapshot modules that a function gets by name, not as globals."""
+        if is_internal(code.co_filename) or impure_file(code.co_filename) is not None:
+            return
+        if reads_namespaces(code):
+            self._reason(f"reads other namespaces than its own ({code.co_filename}:{code.co_firstlineno})")
+        names = modules_by_name(code, scope)
+        if names is None:
+            self._reason(f"looks modules up by names that are not known beforehand ({code.co_filename})")
+        for name in names or ():
+            self._read_module(sys.modules[name], set(code.co_names), name)
 
     def _refer(self, item: Any, name: str) -> None:
         """Something that is read through a weak reference: whoever compares it keeps it alive."""
