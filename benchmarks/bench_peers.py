@@ -9,7 +9,9 @@ How it measures
   call: forward pass, T inference steps of plain gradient descent, and a step of SGD on the weights.
 * In every round each runs once at T = 20 and once at T = 40, in an order that is shuffled anew. What an inference step
   costs is the difference, by 20: it holds no forward pass, no weight gradient and no call. Medians and quartiles.
-* The networks of the peers have a value node per layer; pcgraph has one per operation, two per layer.
+* The networks of the peers have a value node per layer; pcgraph has one per operation, two per layer: one more product
+  of a slope, one more error, one more step. jpc takes any list of layers, so it also runs with a node per operation:
+  then both follow the same equations.
 * Before it is timed each must lower its loss in 30 training steps.
 """
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import itertools
 import json
 import os
@@ -75,13 +78,31 @@ def own(backend: str) -> Maker:
     return make
 
 
-def jpc(steps: int, x: Any, y: Any) -> Step:
+def _jpc_layers() -> list[Any]:
+    """A value node per layer."""
+    import jax
+    import jpc
+
+    layers: list[Any] = jpc.make_mlp(jax.random.PRNGKey(0), 784, 300, 4, 10, "tanh", use_bias=True)
+    return layers
+
+
+def _jpc_operations() -> list[Any]:
+    """The same network with a value node per operation."""
+    import equinox as eqx
+    import jax
+
+    found = [layer.layers for layer in _jpc_layers()]  # an activation, then a linear map
+    return [found[0][1], *(part for layers in found[1:] for part in (eqx.nn.Lambda(jax.numpy.tanh), layers[1]))]
+
+
+def jpc(layers: Callable[[], list[Any]], steps: int, x: Any, y: Any) -> Step:
     import equinox as eqx
     import jax
     import jpc
     import optax
 
-    model = jpc.make_mlp(jax.random.PRNGKey(0), 784, 300, 4, 10, "tanh", use_bias=True)
+    model = layers()
     weights, values = optax.sgd(RATE * BATCH), optax.sgd(GAMMA * BATCH)  # its energies are means over the batch
     state = weights.init((eqx.filter(model, eqx.is_array), None))
     x, y = jax.numpy.asarray(x), jax.numpy.asarray(y)
@@ -178,7 +199,8 @@ def pcx(steps: int, x: Any, y: Any) -> Step:
 MAKERS: dict[str, Maker] = {
     "pcgraph, eager": own("eager"),
     "pcgraph, inductor": own("inductor"),
-    "jpc": jpc,
+    "jpc": functools.partial(jpc, _jpc_layers),
+    "jpc, a node per operation": functools.partial(jpc, _jpc_operations),
     "pcx": pcx,
 }
 
