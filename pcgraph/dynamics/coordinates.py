@@ -2,6 +2,9 @@
 
 Both move the same network. ``x - mu`` loses an error that is small beside its prediction; an error that is
 itself the state keeps all its digits (theory section 4).
+
+A value that no error has come to yet is the very tensor that it was: the same numbers in another layout may be rounded
+otherwise by the vertices that read them, and that would be an error before its time.
 """
 
 from __future__ import annotations
@@ -49,12 +52,13 @@ class ValueCoordinates(Coordinates):
     name = "x"
 
     def place(self, network: Network, ref: Ref, mu: Tensor, error: Tensor) -> None:
-        network.x[ref] = mu + error
+        network.x[ref] = mu + error if network.wakes(ref, error) else mu
         network.eps[ref] = difference(network.x[ref], mu)
 
     def advance(self, network: Network, velocity: Mapping[Ref, Tensor]) -> None:
         for ref in network.hidden:
-            network.x[ref] = network.x[ref] + velocity[ref]
+            if network.wakes(ref, velocity[ref]):
+                network.x[ref] = network.x[ref] + velocity[ref]
 
     def settle(self, network: Network, ref: Ref, mu: Tensor) -> None:
         network.eps[ref] = difference(network.x[ref], mu)
@@ -71,7 +75,7 @@ class ErrorCoordinates(Coordinates):
     name = "error"
 
     def place(self, network: Network, ref: Ref, mu: Tensor, error: Tensor) -> None:
-        network.eps[ref], network.x[ref] = error, mu + error
+        network.eps[ref], network.x[ref] = error, mu + error if network.wakes(ref, error) else mu
 
     def advance(self, network: Network, velocity: Mapping[Ref, Tensor]) -> None:
         for ref in network.hidden:

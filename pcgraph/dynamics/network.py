@@ -80,6 +80,7 @@ class Network:
         self.frozen = self.onward = False
         self._held: dict[Ref, Any] = {}
         self._cells: list[Cell] = []
+        self._awake: set[Ref] = set()
         self._first_prediction(values, in_place)
         above = [cell for cell in self._cells if loss is None or graph.depth[cell.name]]
         self.hidden = tuple(ref for cell in above for ref in cell.refs)
@@ -284,7 +285,14 @@ class Network:
         self.t += 1
         for ref in self.inputs:
             nodes = self.x if ref in self.holds.free_inputs else self.eps
-            nodes[ref] = nodes[ref] + velocity[ref]
+            if self.wakes(ref, velocity[ref]):
+                nodes[ref] = nodes[ref] + velocity[ref]
+
+    def wakes(self, ref: Ref, change: Tensor) -> bool:
+        """Whether a value node has been moved by now, if it is now to move by `change`."""
+        if ref not in self._awake and bool(change.any()):
+            self._awake.add(ref)
+        return ref in self._awake
 
     def displace(self, errors: Mapping[Ref, Tensor]) -> None:
         """Put hidden values away from their predictions, in forward order: ``x = mu + errors``."""

@@ -56,6 +56,9 @@ class Flow(Rule):
         return torchdiffeq.odeint
 
     def step(self, network: Network, state: Any) -> None:
+        if not network.moving:  # all vertices but the outputs are frozen
+            network.move({})
+            return
         here = network.snapshot()
         moved = state(
             lambda _, way: self._force(network, here, way),
