@@ -148,7 +148,7 @@ class Importer:
         for i, value in enumerate(node.inputs):
             known = None if value is None else self.value(value)
             if isinstance(known, Leaf) and known.trainable:
-                known = self.job.untier.own(known, Use(node.outputs[0].name or "", i))
+                known = self.job.untier.own(known, Use.of(node, i))
             found.append(known)
         while found and found[-1] is None:
             found.pop()
@@ -175,9 +175,7 @@ class Importer:
         op = row.name if row.domain == "" else ""
         first = values[0] if values else None
         if op == "Identity" and isinstance(first, Leaf) and first.trainable:
-            out = node.outputs[0]
-            use = Use(out.name or "", 0)
-            return self.job.untier.copied(first, out.name or "identity", len(out.uses()) > 1, use)
+            return self.job.untier.copied(first, node.outputs[0], Use.of(node, 0))
         if op == "Identity" and first is not None:
             return first
         if op == "DequantizeLinear":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from ..errors import OnnxImportError
 from .fold import Folder
 from .limits import Limits
+from .places import is_held, within
 from .progress import Progress
 from .roles import Trainable, is_trainable
 from .untie import Untier
@@ -65,7 +66,10 @@ class Job:
     def weight(self, value: ir.Value, tensor: torch.Tensor) -> Leaf:
         """A tensor of the file, in its role."""
         learns = value not in self.unreached and is_trainable(value, tensor, self.trainable, self.version(""))
-        return Leaf(Weight(value.name or "unnamed", tensor, learns, True, len(value.uses()) > 1))
+        shared = len(value.uses()) > 1
+        return Leaf(
+            Weight(value.name or "unnamed", tensor, learns, True, shared, held=is_held(value), within=within(value))
+        )
 
     def check_time(self) -> None:
         """Raise if the import has taken too long."""
