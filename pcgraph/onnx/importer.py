@@ -147,8 +147,8 @@ class Importer:
         found: list[Value | None] = []
         for i, value in enumerate(node.inputs):
             known = None if value is None else self.value(value)
-            if isinstance(known, Leaf) and known.trainable:
-                known = self.job.untier.own(known, Use.of(node, i))
+            if isinstance(known, Leaf):
+                known = self.job.own(known, node, i)
             found.append(known)
         while found and found[-1] is None:
             found.pop()

@@ -35,6 +35,10 @@ class Untier:
             return False
         return self.untie == "all" or self._is_uniform(weight)
 
+    def may_part(self, weight: Weight) -> bool:
+        """Whether uses of the weight may become tensors of their own, were they to learn."""
+        return self.untie != "none" and self._is_uniform(weight)
+
     def own(self, leaf: Leaf, use: Use) -> Leaf:
         """The leaf for one more use."""
         weight = leaf.weight

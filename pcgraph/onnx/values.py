@@ -54,6 +54,7 @@ class Weight:
         use: the operand that this copy was made for; None if it stands for the initializer itself.
         held: whether an output of a graph, or a graph inside of a node, reads it as well, and no copy can.
         within: the graph in which the initializer lies.
+        mixed: whether it is no parameter as a whole, and may be one for some of its uses, see `Job.own`.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Weight:
     use: Use | None = None
     held: bool = False
     within: Within | None = ()
+    mixed: bool = False
 
 
 @dataclass(frozen=True, eq=False)

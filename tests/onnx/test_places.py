@@ -80,6 +80,17 @@ def packed() -> onnx.ModelProto:
     return model(text, **weights, b=torch.zeros(1, 24), axis=torch.tensor([1]))
 
 
+def norms() -> onnx.ModelProto:
+    """Two batch norms at initialisation: the scales and variances are one tensor, the biases and means another one."""
+    text = """g (float[N, 3, 4] x) => (float[N, 3, 4] y) {
+        v = Identity(ones)
+        a = BatchNormalization(x, ones, zeros, zeros, v)
+        s = Sigmoid(a)
+        y = BatchNormalization(s, ones, zeros, zeros, ones)
+    }"""
+    return model(text, 15, ones=torch.ones(3), zeros=torch.zeros(3))
+
+
 def used(text: str) -> onnx.ModelProto:
     return model(text, w=ONES)
 
@@ -93,6 +104,7 @@ CASES = {
     "a loop": (used(LOOP), (X, torch.tensor(2))),
     "an output": (used("g (float[N, 4] x) => (float[N, 4] y, float[4] w) { a = Mul(x, w) y = Add(a, w) }"), (X,)),
     "identities": (used(IDENTITIES), (X,)),
+    "what batch norms share": (norms(), (torch.linspace(-1, 1, 24).reshape(2, 3, 4),)),
     "pieces": (packed(), (torch.linspace(-1, 1, 30).reshape(5, 2, 3),)),
 }
 
@@ -113,6 +125,23 @@ def test_what_moved_apart_is_written_apart(name: str, tmp_path: Path) -> None:
     given = {value.name: arg.numpy() for value, arg in zip(session.get_inputs(), args, strict=True)}
     for mine, theirs in zip(expected, session.run(None, given), strict=True):
         torch.testing.assert_close(torch.from_numpy(np.asarray(theirs)), mine.detach())
+
+
+def test_batch_norms_that_share_learn_and_keep_statistics_of_their_own(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    x, path = torch.randn(5, 3, 4), tmp_path / "out.onnx"
+    module = pcgraph.from_onnx(norms())
+    assert sum(p.requires_grad for p in module.parameters()) == 4
+    network = pcgraph.compile(module.train())
+    network(x).square().mean().backward()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            assert parameter.grad is not None
+            parameter -= parameter.grad
+    expected = module.eval()(x).detach()
+    pcgraph.to_onnx(module, path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    torch.testing.assert_close(torch.from_numpy(np.asarray(session.run(None, {"x": x.numpy()})[0])), expected)
 
 
 def test_a_copy_that_stayed_keeps_what_it_was(tmp_path: Path) -> None:
