@@ -18,6 +18,7 @@ from .functions import OF_SCHEMA
 from .job import Job
 from .leaves import Leaves
 from .names import variable
+from .places import within
 from .refusals import INTEGERS, is_integer, refusal
 from .sizes import MOST, Arithmetic, as_tensor
 from .steps import Permute
@@ -181,7 +182,7 @@ class Importer:
         """The node's output, or its outputs."""
         op = row.name if row.domain == "" else ""
         first = values[0] if values else None
-        if op == "Identity" and isinstance(first, Leaf) and first.trainable:
+        if op == "Identity" and isinstance(first, Leaf) and first.trainable and within(node) is not None:
             return self.job.untier.copied(first, node.outputs[0], Use.of(node, 0))
         if op == "Identity" and first is not None:
             return first

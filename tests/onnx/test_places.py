@@ -91,6 +91,13 @@ def norms() -> onnx.ModelProto:
     return model(text, 15, ones=torch.ones(3), zeros=torch.zeros(3))
 
 
+def rotated() -> onnx.ModelProto:
+    """An operator that is expanded into others, an Identity of its operand among them."""
+    text = "g (float[1, 2, 3, 8] x) => (float[1, 2, 3, 8] y) { y = RotaryEmbedding(x, c, s) }"
+    torch.manual_seed(0)
+    return model(text, 23, c=torch.randn(1, 3, 4), s=torch.randn(1, 3, 4))
+
+
 def used(text: str) -> onnx.ModelProto:
     return model(text, w=ONES)
 
@@ -105,6 +112,7 @@ CASES = {
     "an output": (used("g (float[N, 4] x) => (float[N, 4] y, float[4] w) { a = Mul(x, w) y = Add(a, w) }"), (X,)),
     "identities": (used(IDENTITIES), (X,)),
     "what batch norms share": (norms(), (torch.linspace(-1, 1, 24).reshape(2, 3, 4),)),
+    "an operator made of others": (rotated(), (torch.linspace(-1, 1, 48).reshape(1, 2, 3, 8),)),
     "pieces": (packed(), (torch.linspace(-1, 1, 30).reshape(5, 2, 3),)),
 }
 
