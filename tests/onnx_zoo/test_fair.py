@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-for package in ("onnx", "onnx_ir", "onnxruntime"):
+for package in ("onnx", "onnx_ir", "onnxruntime", "onnxscript"):
     pytest.importorskip(package)
 
 import onnx  # noqa: E402
@@ -16,8 +17,8 @@ import onnx  # noqa: E402
 import pcgraph  # noqa: E402
 from tests.onnx.build import model  # noqa: E402
 from tests.onnx.test_import import merged  # noqa: E402
-from tests.onnx_zoo import judge_package  # noqa: E402
-from tests.onnx_zoo.judgement import Judgement, _own_copies, _skeleton  # noqa: E402
+from tests.onnx_zoo import judge_export, judge_package  # noqa: E402
+from tests.onnx_zoo.judgement import WIDE, Judgement, _own_copies, _skeleton  # noqa: E402
 from tests.onnx_zoo.row import Row, Status  # noqa: E402
 from tests.onnx_zoo.runtime import Runtime, evaluated, outputs  # noqa: E402
 
@@ -40,6 +41,13 @@ def test_onnxruntime_is_apart_only_where_the_import_is_right(wrong: bool, tmp_pa
     assert trial._against("forward", path, far if wrong else mine, (x,), Runtime(path)) > 1e-5
     assert len(trial.problems) == 1
     assert bool(trial.alone) is not wrong
+
+
+def test_a_file_is_told_from_another_one_in_float64(tmp_path: Path) -> None:
+    path, x = tmp_path / "net.onnx", torch.linspace(-20, 3, 7)
+    onnx.save(model("g (float[N] x) => (float[N] y) { y = Sigmoid(x) }"), path)
+    assert judge_export._wide(nn.Sigmoid(), path, (x,)) <= WIDE < judge_export._wide(nn.Tanh(), path, (x,))
+    assert math.isnan(judge_export._wide(nn.Linear(3, 3), path, (x,)))  # it fails
 
 
 def test_a_bias_of_its_own_is_no_other_node(tmp_path: Path) -> None:
