@@ -11,7 +11,7 @@ from .fold import Folder
 from .limits import Limits
 from .places import is_held, within
 from .progress import Progress
-from .roles import Trainable, is_moved, is_trainable, uses_from, uses_of
+from .roles import Trainable, is_trainable, uses_from, uses_of
 from .untie import Untier
 from .values import Leaf, Use, Weight
 
@@ -84,9 +84,9 @@ class Job:
         if not weight.mixed:
             return leaf
         learns = is_trainable(weight.name, weight.tensor, uses_from(node, operand), self.trainable, self.version(""))
-        if not learns and not is_moved(node, operand):
+        if not learns:
             return leaf
-        return Leaf(replace(weight, trainable=learns, shared=False, mixed=False, held=False, use=use), leaf.steps)
+        return Leaf(replace(weight, trainable=True, shared=False, mixed=False, held=False, use=use), leaf.steps)
 
     def check_time(self) -> None:
         """Raise if the import has taken too long."""

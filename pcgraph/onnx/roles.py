@@ -108,11 +108,6 @@ def uses_from(node: ir.Node, operand: int) -> Uses:
     return ((node, operand), *(uses_of(node.outputs[0]) if further else ()))
 
 
-def is_moved(node: ir.Node, operand: int) -> bool:
-    """Whether training moves the operand without a gradient: the statistics of a batch norm."""
-    return node.op_type == "BatchNormalization" and node.domain in ("", "ai.onnx") and operand in (3, 4)
-
-
 def _slot(node: ir.Node, operand: int, version: int) -> str:
     domain = "" if node.domain == "ai.onnx" else node.domain
     row = find(domain, node.op_type, version if domain == "" else 1)

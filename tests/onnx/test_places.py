@@ -152,6 +152,20 @@ def test_batch_norms_that_share_learn_and_keep_statistics_of_their_own(tmp_path:
     torch.testing.assert_close(torch.from_numpy(np.asarray(session.run(None, {"x": x.numpy()})[0])), expected)
 
 
+def test_what_was_frozen_and_thawed_goes_back_to_its_own_operand(tmp_path: Path) -> None:
+    """The product of the two is a constant in the module and stays one in the file."""
+    text = (
+        "g (float[N, 4] x) => (float[N, 4] y) { a = MatMul(x, w) b = MatMul(a, w) c = MatMul(w, w) y = MatMul(b, c) }"
+    )
+    module, path = pcgraph.from_onnx(model(text, w=torch.randn(4, 4)), trainable="none"), tmp_path / "out.onnx"
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += torch.randn_like(parameter)
+    pcgraph.to_onnx(module, path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    torch.testing.assert_close(torch.from_numpy(np.asarray(session.run(None, {"x": X.numpy()})[0])), module(X).detach())
+
+
 def test_a_copy_that_stayed_keeps_what_it_was(tmp_path: Path) -> None:
     """Only the first of two uses of one tensor has learned."""
     module = pcgraph.from_onnx(used("g (float[N, 4] x) => (float[N, 4] y) { t = Neg(w) a = Mul(x, w) y = Add(a, t) }"))
