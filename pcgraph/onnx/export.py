@@ -12,7 +12,9 @@ import torch
 from ..errors import OnnxExportError
 from .leaves import Origin
 from .module import Provenance
-from .steps import write_back
+from .places import Within
+from .steps import run, write_back
+from .values import Use
 
 if TYPE_CHECKING:
     import onnx
@@ -37,8 +39,11 @@ def export(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     _refuse_unknown(model, provenance)
     file = _File(proto, provenance.file)
-    for name, origin in provenance.origins.items():
+    # Copies last: each is written if it differs from what the initializer is in the end.
+    for name, origin in sorted(provenance.origins.items(), key=lambda entry: entry[1].use is not None):
         file.write(name, tensors[name], origin)
+    for name, origin in provenance.origins.items():
+        file.check(name, tensors[name], origin)
     file.save(Path(path))
 
 
@@ -76,41 +81,62 @@ class _File:
 
     def __init__(self, proto: onnx.ModelProto, file: str) -> None:
         self.proto, self.file = proto, file
-        self.tensors: dict[str, onnx.TensorProto] = {}
-        self.nodes: dict[str, onnx.NodeProto] = {}  # by each output
+        self.tensors: dict[tuple[Within | None, str], onnx.TensorProto] = {}
+        self.nodes: dict[tuple[Within | None, str], onnx.NodeProto] = {}  # by each output
+        self.copies: dict[Use, onnx.TensorProto] = {}
         self.names: set[str] = set()
-        for graph in _graphs(proto.graph):
+        for within, graph in _graphs(proto.graph):
+            self.names.update(value.name for value in (*graph.input, *graph.output))
             for tensor in graph.initializer:
-                self.tensors.setdefault(tensor.name, tensor)
+                self.tensors[within, tensor.name] = tensor
             for node in graph.node:
-                self.nodes.update(dict.fromkeys(node.output, node))
+                self.nodes.update({(within, output): node for output in node.output})
                 self.names.update(node.input, node.output)
                 if node.op_type == "Constant":
-                    self.tensors.update(_constant(node))
-        self.names |= set(self.tensors)
+                    self.tensors.update({(within, name): tensor for name, tensor in _constant(node).items()})
+        self.names.update(name for _, name in self.tensors)
+        # Before any operand is replaced.
+        self.sources = {key: node.input[0] for key, node in self.nodes.items() if node.op_type == "Identity"}
 
     def write(self, name: str, tensor: torch.Tensor, origin: Origin) -> None:
         """Put a parameter back, into its initializer or into a copy for its use."""
-        proto = self.tensors.get(origin.initializer)
-        if proto is None:
-            raise OnnxExportError(
-                f"parameter {name!r} was the tensor {origin.initializer!r}, which is in no graph of {self.file}",
-                hint="it lies in a local function: inline functions with onnx.inliner first, and import the result",
-            )
+        proto = self._found(name, origin)
         values = _read(proto)
         before = values.clone()
         write_back(origin.steps, tensor.detach().cpu(), values)
         if torch.equal(before, values):
             return
-        if origin.use is not None:
-            proto = self._copy(proto, origin, name)
+        if origin.use is not None and origin.use not in self.copies:
+            proto = self.copies[origin.use] = self._copy(proto, origin, name)
         _fill(proto, values)
+
+    def check(self, name: str, tensor: torch.Tensor, origin: Origin) -> None:
+        """Whether the file holds the parameter, now that all are written."""
+        held = run(origin.steps, _read(self._found(name, origin)))
+        if not torch.equal(held.nan_to_num(), tensor.detach().cpu().reshape(held.shape).to(held).nan_to_num()):
+            raise OnnxExportError(
+                f"parameter {name!r} and another one that differs are both the tensor {origin.initializer!r} "
+                f"of {self.file}",
+                hint="import with untie='none', so that they stay one parameter",
+            )
+
+    def _found(self, name: str, origin: Origin) -> onnx.TensorProto:
+        """What the parameter is written to: the initializer, or what was copied of it."""
+        if origin.use in self.copies:
+            return self.copies[origin.use]
+        proto = self.tensors.get((origin.within, origin.initializer))
+        if proto is None:
+            raise OnnxExportError(
+                f"parameter {name!r} was the tensor {origin.initializer!r}, which is in no graph of {self.file}",
+                hint="it lies in a local function: inline functions with onnx.inliner first, and import the result",
+            )
+        return proto
 
     def _copy(self, proto: onnx.TensorProto, origin: Origin, name: str) -> onnx.TensorProto:
         """A new initializer, read by the one operand that it is for."""
         assert origin.use is not None
-        node = self.nodes.get(origin.use.output)
-        if node is None or node.input[origin.use.operand] != origin.initializer:
+        node = self.nodes.get((origin.use.within, origin.use.output))
+        if node is None or self._source(origin.use.within, node.input[origin.use.operand]) != origin.initializer:
             raise OnnxExportError(
                 f"parameter {name!r} was copied for a node that {self.file} has in a local function",
                 hint="inline functions with onnx.inliner first, or import with untie='none'",
@@ -120,6 +146,14 @@ class _File:
         node.input[origin.use.operand] = unused
         copy = self.proto.graph.initializer.add(name=unused, data_type=proto.data_type, dims=proto.dims)
         return copy
+
+    def _source(self, within: Within | None, name: str) -> str:
+        """What a name of a graph is an Identity of, there or in the graphs around it."""
+        for k in range(len(within or ()), -1, -1):
+            source = self.sources.get(((within or ())[:k], name))
+            if source is not None:
+                return self._source((within or ())[:k], source)
+        return name
 
     def save(self, path: Path) -> None:
         """Write the file, which may be the one that it came from; what is too large for one goes beside it."""
@@ -138,14 +172,14 @@ class _File:
             written.unlink(missing_ok=True)
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and those inside of it."""
-    yield graph
+def _graphs(graph: onnx.GraphProto, within: Within = ()) -> Iterator[tuple[Within, onnx.GraphProto]]:
+    """A graph and those inside of it, and where they lie."""
+    yield within, graph
     for node in graph.node:
         for attribute in node.attribute:
             inner: Iterable[Any] = [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
-            for one in inner:
-                yield from _graphs(one)
+            for k, one in enumerate(inner):
+                yield from _graphs(one, (*within, (node.output[0] if node.output else "", attribute.name, k)))
 
 
 def _constant(node: onnx.NodeProto) -> dict[str, onnx.TensorProto]:

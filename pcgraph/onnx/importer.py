@@ -18,7 +18,8 @@ from .functions import OF_SCHEMA
 from .job import Job
 from .leaves import Leaves
 from .names import variable
-from .refusals import refusal
+from .places import within
+from .refusals import INTEGERS, is_integer, refusal
 from .sizes import MOST, Arithmetic, as_tensor
 from .steps import Permute
 from .values import Leaf, Sizes, Use, Value, constant
@@ -125,6 +126,15 @@ class Importer:
         kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
         return OnnxImportError(what, node=name, operator=kind, file=self.job.file, hint=hint)
 
+    def _quantised(self, node: ir.Node) -> OnnxImportError:
+        """What is said of a quantised file: the option helps unless there is arithmetic that it cannot undo."""
+        arithmetic = next((other for other in node.graph or () if is_integer(other.domain, other.op_type)), None)
+        if arithmetic is not None:
+            return self.refusal(arithmetic, *INTEGERS)
+        return self.refusal(
+            node, "the file is quantised", "from_onnx(..., quantized='dequantize') imports float weights instead"
+        )
+
     def _node(self, node: ir.Node) -> None:
         domain = "" if node.domain == "ai.onnx" else node.domain
         if domain == "" and node.op_type == "Constant":
@@ -137,9 +147,7 @@ class Importer:
         if row is None:
             raise self.refusal(node, *refusal(domain, node.op_type, self.job.version(domain)))
         if node.op_type in _QUANTIZED and self.job.quantized == "refuse":
-            raise self.refusal(
-                node, "the file is quantised", "from_onnx(..., quantized='dequantize') imports float weights instead"
-            )
+            raise self._quantised(node)
         self.assign(node, self._result(node, row, self.operands(node), self.attributes(node)))
 
     def operands(self, node: ir.Node) -> list[Value | None]:
@@ -147,8 +155,8 @@ class Importer:
         found: list[Value | None] = []
         for i, value in enumerate(node.inputs):
             known = None if value is None else self.value(value)
-            if isinstance(known, Leaf) and known.trainable:
-                known = self.job.untier.own(known, Use(node.outputs[0].name or "", i))
+            if isinstance(known, Leaf):
+                known = self.job.own(known, node, i)
             found.append(known)
         while found and found[-1] is None:
             found.pop()
@@ -174,10 +182,8 @@ class Importer:
         """The node's output, or its outputs."""
         op = row.name if row.domain == "" else ""
         first = values[0] if values else None
-        if op == "Identity" and isinstance(first, Leaf) and first.trainable:
-            out = node.outputs[0]
-            use = Use(out.name or "", 0)
-            return self.job.untier.copied(first, out.name or "identity", len(out.uses()) > 1, use)
+        if op == "Identity" and isinstance(first, Leaf) and first.trainable and within(node) is not None:
+            return self.job.untier.copied(first, node.outputs[0], Use.of(node, 0))
         if op == "Identity" and first is not None:
             return first
         if op == "DequantizeLinear":

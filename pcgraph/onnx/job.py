@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..errors import OnnxImportError
 from .fold import Folder
 from .limits import Limits
+from .places import is_held, within
 from .progress import Progress
-from .roles import Trainable, is_trainable
+from .roles import Trainable, is_trainable, uses_from, uses_of
 from .untie import Untier
-from .values import Leaf, Weight
+from .values import Leaf, Use, Weight
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -64,8 +65,28 @@ class Job:
 
     def weight(self, value: ir.Value, tensor: torch.Tensor) -> Leaf:
         """A tensor of the file, in its role."""
-        learns = value not in self.unreached and is_trainable(value, tensor, self.trainable, self.version(""))
-        return Leaf(Weight(value.name or "unnamed", tensor, learns, True, len(value.uses()) > 1))
+        name, uses, reached = value.name or "unnamed", uses_of(value), value not in self.unreached
+        learns = reached and is_trainable(name, tensor, uses, self.trainable, self.version(""))
+        weight = Weight(name, tensor, learns, True, len(value.uses()) > 1, held=is_held(value), within=within(value))
+        if reached and not learns and len(uses) > 1 and tensor.is_floating_point():
+            weight.mixed = self.trainable != "none" and self.untier.may_part(weight)
+        return Leaf(weight)
+
+    def own(self, leaf: Leaf, node: ir.Node, operand: int) -> Leaf:
+        """The leaf for one operand, which may learn on its own.
+
+        At initialisation a batch norm's scale and running variance are equal ones, bias and running mean equal zeros,
+        and exporters write each once: what one use forbids, another one may need.
+        """
+        weight, use = leaf.weight, Use.of(node, operand)
+        if weight.trainable:
+            return self.untier.own(leaf, use)
+        if not weight.mixed:
+            return leaf
+        learns = is_trainable(weight.name, weight.tensor, uses_from(node, operand), self.trainable, self.version(""))
+        if not learns:
+            return leaf
+        return Leaf(replace(weight, trainable=True, shared=False, mixed=False, held=False, use=use), leaf.steps)
 
     def check_time(self) -> None:
         """Raise if the import has taken too long."""

@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 
 from .names import Names, dotted, variable
+from .places import Within
 from .steps import Permute, Step, Steps, simplified
 from .values import Leaf, Use, Weight
 
@@ -20,11 +21,13 @@ class Origin:
         initializer: its name in the file.
         steps: what was done to it.
         use: the operand that it was copied for, if the file has one tensor where the module has several.
+        within: the graph in which the initializer lies; None if that is a local function, or none of the file's.
     """
 
     initializer: str
     steps: Steps
     use: Use | None
+    within: Within | None = ()
 
 
 class Leaves:
@@ -56,7 +59,7 @@ class Leaves:
         made = _copy(leaf.then(*steps).tensor)
         tensor = made if buffer or not made.is_floating_point() else nn.Parameter(made, requires_grad=weight.trainable)
         if weight.initializer:
-            self.origins[path] = Origin(weight.name, wanted, weight.use)
+            self.origins[path] = Origin(weight.name, wanted, weight.use, weight.within)
         if not buffer and not any(not isinstance(step, Permute) for step in wanted):
             self._placed.setdefault(weight, (wanted, path, tensor))
         return tensor

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import OnnxImportError
+from . import places
 from .data import check_data
 from .dtypes import TORCH
 from .functions import count_nodes, expand_schema_functions, nodes_of
@@ -89,6 +90,7 @@ def load(
     with blaming(file, "the model cannot be read"):
         model = ir.serde.deserialize_model(proto)
         _take_over(model)
+        places.mark(model.graph)
         del proto  # one file's worth of memory
         if folder is not None:
             external_data.set_base_dir(model.graph, folder)

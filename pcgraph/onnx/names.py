@@ -9,6 +9,10 @@ from torch import fx, nn
 
 _LONGEST = 80  # characters of one part of a name
 _TAKEN = frozenset(dir(nn.Module())) | frozenset(dir(fx.GraphModule)) | {"origins", "provenance"}
+# What generated code itself speaks of: a local variable of that name would stand before it.
+_SPOKEN = frozenset(
+    {"NoneType", "device", "fx_pytree", "getattr", "inf", "math", "nan", "operator", "pytree", "self", "slice", "torch"}
+)
 _TENSOR = ("weight", "bias", "gamma", "beta", "kernel", "scale", "running_mean", "running_var")
 
 
@@ -23,9 +27,14 @@ def identifier(name: str) -> str:
 
 
 def variable(name: str) -> str:
-    """A name for a local variable of the generated code."""
+    """A name for a local variable of the generated code.
+
+    >>> variable("input.1"), variable("1"), variable("torch")
+    ('input_1', 'v_1', 'v_torch')
+    """
     text = identifier(name)
-    return f"v_{text}" if text[0].isdigit() or text.startswith("_") else text
+    unfit = text[0].isdigit() or text.startswith(("_", "pcgraph_")) or text in _SPOKEN
+    return f"v_{text}" if unfit else text
 
 
 def dotted(name: str) -> str:

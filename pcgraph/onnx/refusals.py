@@ -37,6 +37,12 @@ _STRING = ("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", 
 _OPTIONAL = ("Optional", "OptionalHasElement")
 
 
+def is_integer(domain: str, name: str) -> bool:
+    """Whether an operator calculates with quantised numbers, which no option imports."""
+    arithmetic = name in _INTEGER and name != "DynamicQuantizeLinear"  # which is made of others, and can be undone
+    return (domain in ("", "ai.onnx") and arithmetic) or name.startswith("QLinear")
+
+
 def refusal(domain: str, name: str, version: int) -> Refusal:
     """What is said of an operator that the table does not have.
 

@@ -40,20 +40,20 @@ class Candidate:
     uses: tuple[tuple[str, int], ...]
 
 
+Uses: TypeAlias = "tuple[tuple[ir.Node, int], ...]"
 Trainable: TypeAlias = Literal["auto", "all", "none"] | Callable[[Candidate], bool]
 
 
-def is_trainable(value: ir.Value, tensor: torch.Tensor, trainable: Trainable, version: int) -> bool:
-    """Whether this initializer (or constant) becomes a parameter."""
+def is_trainable(name: str, tensor: torch.Tensor, uses: Uses, trainable: Trainable, version: int) -> bool:
+    """Whether an initializer (or constant), or what is copied of it for some uses, becomes a parameter."""
     if not tensor.is_floating_point() or trainable == "none":
         return False
-    uses = tuple(_uses(value))
     slots = [_slot(node, operand, version) for node, operand in uses]
     if "setting" in slots:
         return False  # read in Python, or moved by training itself: no gradient reaches it
     if callable(trainable):
         named = tuple((node.op_type, operand) for node, operand in uses)
-        return bool(trainable(Candidate(value.name or "", tensor, named)))
+        return bool(trainable(Candidate(name, tensor, named)))
     if trainable == "all":
         return True
     if tensor.numel() == 1 and all(_is_arithmetic(node, operand) for node, operand in uses):
@@ -97,12 +97,15 @@ def _is_real(value: ir.Value) -> bool:
     return value.dtype is None or not (value.dtype.is_integer() or value.dtype is ir.DataType.BOOL)
 
 
-def _uses(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
+def uses_of(value: ir.Value) -> Uses:
     """Operands that the value reaches, changes of form looked through."""
-    for use in value.uses():
-        yield use.node, use.idx
-        if use.node.op_type in _THROUGH and use.node.domain in ("", "ai.onnx") and use.idx == 0:
-            yield from _uses(use.node.outputs[0])
+    return tuple(reached for use in value.uses() for reached in uses_from(use.node, use.idx))
+
+
+def uses_from(node: ir.Node, operand: int) -> Uses:
+    """This operand, and those that it reaches if the node changes form only."""
+    further = node.op_type in _THROUGH and node.domain in ("", "ai.onnx") and operand == 0
+    return ((node, operand), *(uses_of(node.outputs[0]) if further else ()))
 
 
 def _slot(node: ir.Node, operand: int, version: int) -> str:

@@ -7,11 +7,16 @@ several uses (an embedding that is also the output layer) is taken to be tied on
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 
+from .places import is_held
 from .values import Leaf, Use, Weight
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 Untie: TypeAlias = Literal["auto", "all", "none"]
 
@@ -30,23 +35,28 @@ class Untier:
             return False
         return self.untie == "all" or self._is_uniform(weight)
 
+    def may_part(self, weight: Weight) -> bool:
+        """Whether uses of the weight may become tensors of their own, were they to learn."""
+        return self.untie != "none" and self._is_uniform(weight)
+
     def own(self, leaf: Leaf, use: Use) -> Leaf:
         """The leaf for one more use."""
         weight = leaf.weight
         if not weight.shared or not self.separate(weight):
             return leaf
-        if weight not in self._taken:
+        if weight not in self._taken and not weight.held:
             self._taken.add(weight)
-            first = Weight(weight.name, weight.tensor, True, weight.initializer)
-            return Leaf(first, leaf.steps)
-        return Leaf(Weight(weight.name, weight.tensor, True, weight.initializer, use=use), leaf.steps)
+            use_of_it = weight.use  # the first use takes the place of the weight
+        else:
+            use_of_it = use
+        return Leaf(replace(weight, shared=False, held=False, use=use_of_it), leaf.steps)
 
-    def copied(self, leaf: Leaf, name: str, shared: bool, use: Use) -> Leaf:
+    def copied(self, leaf: Leaf, out: ir.Value, use: Use) -> Leaf:
         """The result of an Identity of a weight: a tensor of its own, unless nothing is to be untied."""
         weight = leaf.weight
         if not weight.trainable or self.untie == "none":
             return leaf
-        return Leaf(Weight(weight.name, weight.tensor, True, weight.initializer, shared, use), leaf.steps)
+        return Leaf(replace(weight, shared=len(out.uses()) > 1, held=is_held(out), use=use), leaf.steps)
 
     def _is_uniform(self, weight: Weight) -> bool:
         if weight not in self._uniform:

@@ -9,20 +9,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import fx
 
+from .places import Within, within
 from .steps import Step, Steps, run, simplified
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 @dataclass(frozen=True)
 class Use:
-    """One operand of one node, which is told by the name of its first output."""
+    """One operand of one node.
+
+    Attributes:
+        output: name of the node's first output.
+        operand: index.
+        within: the graph in which the node lies.
+    """
 
     output: str
     operand: int
+    within: Within | None = ()
+
+    @classmethod
+    def of(cls, node: ir.Node, operand: int) -> Use:
+        """This operand of this node."""
+        return cls(node.outputs[0].name or "", operand, within(node))
 
 
 @dataclass(eq=False)
@@ -36,6 +52,9 @@ class Weight:
         initializer: whether the file holds it (False for folded constants).
         shared: whether several nodes use this very weight and are to stay tied.
         use: the operand that this copy was made for; None if it stands for the initializer itself.
+        held: whether an output of a graph, or a graph inside of a node, reads it as well, and no copy can.
+        within: the graph in which the initializer lies.
+        mixed: whether it is no parameter as a whole, and may be one for some of its uses, see `Job.own`.
     """
 
     name: str
@@ -44,6 +63,9 @@ class Weight:
     initializer: bool = False
     shared: bool = False
     use: Use | None = None
+    held: bool = False
+    within: Within | None = ()
+    mixed: bool = False
 
 
 @dataclass(frozen=True, eq=False)

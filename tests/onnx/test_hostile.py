@@ -235,6 +235,13 @@ def test_names_never_become_code(name: str) -> None:
     assert all(re.fullmatch(r"[\w.]{1,200}", key) for key in module.state_dict())
 
 
+@pytest.mark.parametrize("name", ["torch", "self", "inf", "pcgraph_onnx_operators_elementwise_hard_sigmoid"])
+def test_names_stand_before_nothing_that_the_code_speaks_of(name: str) -> None:
+    text = "g (float[N, 4] NAME) => (float[N, 4] y) { a = HardSigmoid(NAME) b = Clip(a, , w) y = Mul(b, b) }"
+    module = pcgraph.from_onnx(model(text.replace("NAME", name), w=torch.tensor(float("inf"))))
+    assert torch.equal(module(torch.zeros(2, 4)), torch.full((2, 4), 0.25))
+
+
 @pytest.mark.parametrize("domain", ["", "com.microsoft"])
 @pytest.mark.parametrize(
     "name", ["y = print('run') or 1", "x):\n pass\nprint('run')\ndef f(z", "lambda", "x", "__class__"]

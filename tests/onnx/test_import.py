@@ -271,6 +271,12 @@ def test_local_functions_are_inlined() -> None:
     assert torch.equal(module(X), 4 * X)
 
 
+def test_a_gemm_with_a_beta_of_zero_reads_no_c() -> None:
+    proto = model("g (float[N, 4] x) => (float[N, 2] y) { y = Gemm<beta = 0.0>(x, w, c) }", w=(w := torch.randn(4, 2)),
+                  c=torch.full((2,), float("nan")))  # fmt: skip
+    assert torch.equal(pcgraph.from_onnx(proto)(X), X @ w)
+
+
 def test_control_flow_depends_on_the_call() -> None:
     text = """g (float[N, 4] x, bool flag) => (float[N, 4] y) {
         y = If(flag) <

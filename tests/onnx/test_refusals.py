@@ -32,6 +32,9 @@ CASES = {
                  17, "MatMulInteger", "computes with whole numbers", "quantized='dequantize'"),
     "dynamic": ("g (float[N, 4] x) => (uint8[N, 4] y, float s, uint8 z) { y, s, z = DynamicQuantizeLinear(x) }",
                 17, "", "the file is quantised", "quantized='dequantize'"),
+    "both": ("""g (float[N, 4] x, uint8[4, 3] w) => (int32[N, 3] y) {
+                 q, s, z = DynamicQuantizeLinear(x) y = MatMulInteger(q, w, z) }""",
+             17, "MatMulInteger", "computes with whole numbers", "take the file in floats"),
     "linear": (MICROSOFT % "QLinearAdd", 17, "com.microsoft::QLinearAdd", "computes with whole numbers", "QDQ"),
     "microsoft": (MICROSOFT % "Attention", 17, "com.microsoft::Attention", "com.microsoft is not", "optimiser"),
     "classical": ("g (float[N, 4] x) => (float[N, 4] y) { y = ai.onnx.ml.Normalizer(x) }",

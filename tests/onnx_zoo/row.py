@@ -13,9 +13,7 @@ class Status(enum.StrEnum):
 
     PASSED = "passes"  # all that is judged holds
     REFUSED = "refused"  # an OnnxImportError or another error of pcgraph
-    APART = (
-        "onnxruntime is apart"  # what fails is onnxruntime: onnx's own evaluator agrees with the import to the bound
-    )
+    APART = "onnxruntime is apart"  # what fails is onnxruntime: the import is nearer to what the file means
     WRONG = "WRONG"  # imported, and something that is judged does not hold
     FAILED = "failed"  # any other exception, or the process died
     TIMEOUT = "timeout"

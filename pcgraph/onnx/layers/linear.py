@@ -71,7 +71,7 @@ def _added(site: Site, wide: int) -> tuple[ir.Node | None, Leaf | None]:
     leaf = importer.values[other]
     if not isinstance(leaf, Leaf) or not leaf.trainable or leaf.shape != (wide,):
         return None, None
-    leaf = importer.job.untier.own(leaf, Use(add.outputs[0].name or "", 1 - operand))
+    leaf = importer.job.untier.own(leaf, Use.of(add, 1 - operand))
     if leaf.weight.tensor.dtype != site.values[1].weight.tensor.dtype or not site.fits(leaf):  # type: ignore[union-attr]
         return None, None
     return add, leaf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from ..names import module_path
 from ..steps import Step
-from ..values import Leaf, Value
+from ..values import Leaf, Use, Value
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -43,11 +43,20 @@ class Site:
         return self.values[operand] if operand < len(self.values) else None
 
     def leaf(self, operand: int) -> Leaf | None:
-        """A float operand that is a weight of the file."""
+        """A float operand that is a weight of the file.
+
+        What does not learn every module holds for itself: statistics move in one of them, a parameter may be thawed
+        in one. It then goes back to this operand, not to what others read as well.
+        """
         value = self.value(operand)
         if not isinstance(value, Leaf) or not (value.weight.initializer or value.trainable):
             return None
-        return value if value.weight.tensor.is_floating_point() else None
+        weight = value.weight
+        if not weight.tensor.is_floating_point():
+            return None
+        if weight.trainable or weight.use is not None or not (weight.shared or weight.held):
+            return value
+        return Leaf(replace(weight, use=Use.of(self.node, operand)), value.steps)
 
     def rank(self) -> int | None:
         """Dimensions of the first operand, if known."""

@@ -32,7 +32,7 @@ def gemm(
     product = (a.mT if transA else a) @ (b.mT if transB else b)
     if alpha != 1:
         product = (alpha * product).to(a.dtype)
-    if c is None:
+    if c is None or beta == 0:  # as BLAS has it, C may hold anything then
         return product
     return product + (c if beta == 1 else (beta * c).to(a.dtype))
 
