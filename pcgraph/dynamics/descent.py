@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,8 +40,7 @@ class Descent(Rule):
 
     def __post_init__(self) -> None:
         check_gamma(self.gamma)
-        if self.steps < 0:
-            raise PCGraphError(f"steps={self.steps} is negative", hint="give the number of inference steps")
+        check_steps(self.steps)
         if self.tolerance is not None and not self.tolerance > 0:
             raise PCGraphError(
                 f"tolerance={self.tolerance} is not positive", hint="use a small number above 0, or None"
@@ -131,10 +132,18 @@ def velocity(forces: Mapping[Ref, Tensor], gamma: float) -> dict[Ref, Tensor]:
     return {ref: gamma * force for ref, force in forces.items()}
 
 
-def check_gamma(gamma: float) -> None:
+def check_gamma(gamma: Any) -> None:
     """Raise if gamma is no step size."""
-    if not gamma > 0:
-        raise PCGraphError(f"gamma={gamma} is not a step size", hint="use a number above 0; Z-IL is exact at 1")
+    if isinstance(gamma, bool) or not isinstance(gamma, Real) or not gamma > 0:
+        raise PCGraphError(f"gamma={gamma!r} is not a step size", hint="use a number above 0; Z-IL is exact at 1")
+
+
+def check_steps(steps: Any) -> None:
+    """Raise if this is no number of steps."""
+    if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 0:
+        raise PCGraphError(
+            f"steps={steps!r} is not a number of steps", hint="give a whole number, 0 or more, of inference steps"
+        )
 
 
 def _largest(tensor: Tensor) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+from ..errors import PCGraphError
 from ..graph import PCGraph
 from ..schedule import Timing
 from .network import Network
@@ -48,3 +49,10 @@ class Rule(ABC):
     @abstractmethod
     def learns(self, depth: int, t: int, last: bool) -> bool:
         """Whether the parameter uses of a vertex at `depth` take their update at step t; `last` when it is done."""
+
+
+def check_rule(rule: object) -> None:
+    """Raise if something is no rule."""
+    if not isinstance(rule, Rule):
+        what = repr(rule) if isinstance(rule, str) or rule is None else getattr(rule, "__name__", type(rule).__name__)
+        raise PCGraphError(f"not a rule: {what}", hint="pass one that is made: pcgraph.IL(gamma=0.1, steps=20)")

@@ -16,7 +16,7 @@ from .network import Loss, Network, Update
 from .notes import Notes
 from .progress import Progress, bar
 from .readout import simulated
-from .rule import Rule
+from .rule import Rule, check_rule
 from .trace import Trace, label
 
 
@@ -78,6 +78,7 @@ def simulate(
 
     Source: arXiv 2103.03725, sections 3.1 to 3.3; levelled graphs, Salvatori et al., AAAI 2022.
     """
+    check_rule(rule)
     graph = simulated(graph, levelled)
     if not graph.depth:
         raise PCGraphError("no output carries an error", hint="an output must need a gradient for inference to start")

@@ -14,6 +14,7 @@ from ..codegen import ErrorInference, FixedInference, Inference
 from ..codegen.program import PROGRAMS, Program
 from ..dynamics import IL, ZIL, ErrorPC, FixedPrediction, Rule
 from ..dynamics.readout import simulated
+from ..dynamics.rule import check_rule
 from ..dynamics.trace import label
 from ..errors import PCGraphError
 from ..graph import Role
@@ -140,6 +141,7 @@ def learn(
 
     With an optimizer, which takes its step: inside of the program where that is plain gradient descent.
     """
+    check_rule(rule)
     if rule == ZIL():
         return network.step(inputs, target, loss, optimizer)
     if optimizer is not None:
@@ -159,6 +161,7 @@ def learn(
 
 def infer(network: PCNetwork, inputs: Any, target: Any, loss: Loss, rule: Rule) -> Inferred:
     """Infer, and show every node; no ``p.grad`` is touched."""
+    check_rule(rule)
     if not is_compiled(rule):
         return inferred(*compiled_call(network, inputs), target, loss, rule)
     assert isinstance(rule, Compilable)

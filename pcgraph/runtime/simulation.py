@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ from .surroundings import refuse_surroundings
 
 if TYPE_CHECKING:
     from .network import PCNetwork
+
+
+_OPTIONS = frozenset(inspect.signature(simulate).parameters) - {"graph", "values", "loss", "rule", "update"}
 
 
 def simulation(
@@ -48,6 +52,9 @@ def simulation(
         inputs, signature = signature_of(args, kwargs)
         capture = network._find(signature, inputs) or network._capture(args, kwargs, signature)
     compiled = capture.compiled
+    unknown = sorted(set(options) - _OPTIONS)
+    if unknown:
+        raise PCGraphError(f"options {unknown} are not known", hint=f"choose from {', '.join(sorted(_OPTIONS))}")
     values = dict(zip(compiled.program.externals, compiled.binding.values(inputs), strict=True))
     objective = squared_loss(target) if target is not None else loss
     return simulate(

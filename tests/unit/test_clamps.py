@@ -207,6 +207,37 @@ def test_small_steps_of_il_come_to_the_flow() -> None:
     assert gaps[1] < gaps[0] / 8 and gaps[1] < 1e-3  # a method of first order
 
 
+@pytest.mark.parametrize("rule", [pcgraph.IL(steps=4), pcgraph.ErrorPC(steps=4), pcgraph.Flow(steps=4), pcgraph.ZIL()])
+def test_where_no_value_can_move_the_head_learns(rule: pcgraph.Rule) -> None:
+    if isinstance(rule, pcgraph.Flow):
+        pytest.importorskip("torchdiffeq")
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4).requires_grad_(False), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    x, y = torch.randn(5, 3), torch.randn(5, 2)
+    trace = pcgraph.compile(model).simulate(x, target=y, rule=rule)
+    ((model(x) - y) ** 2).sum().div(2).backward()
+    assert trace.gradients.keys() == {"2.weight", "2.bias"}
+    torch.testing.assert_close(trace.gradients["2.weight"], model[2].weight.grad)
+
+
+def test_what_is_no_rule_is_told_so() -> None:
+    network, x, y = small()
+    for wrong in (pcgraph.IL, "il", None, 3):
+        for call in (network.learn, network.infer):
+            with pytest.raises(PCGraphError, match="not a rule"):
+                call(x, y, torch.nn.functional.mse_loss, wrong)  # type: ignore[operator]
+        if wrong is not None:
+            with pytest.raises(PCGraphError, match="not a rule"):
+                network.simulate(x, target=y, rule=wrong)  # type: ignore[arg-type]
+    with pytest.raises(PCGraphError, match=r"\['fre'\] are not known"):
+        network.simulate(x, target=y, options={"fre": ["input_1"]})
+    for steps in (2.5, -1, True, "3"):
+        with pytest.raises(PCGraphError, match="number of steps"):
+            pcgraph.IL(steps=steps)  # type: ignore[arg-type]
+    for gamma in (0, -1.0, "a", float("nan"), True):
+        with pytest.raises(PCGraphError, match="not a step size"):
+            pcgraph.ErrorPC(gamma=gamma)  # type: ignore[arg-type]
+
+
 def test_a_rule_that_learns_online_says_so() -> None:
     network, x, y = small()
     assert pcgraph.IncrementalPC.online and not pcgraph.IL.online

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...errors import PCGraphError
 from ...graph import PCGraph, Ref
 from ...schedule import Timing
-from ..descent import check_gamma
+from ..descent import check_gamma, check_steps
 from ..network import Network, Snapshot
 from ..rule import Rule
 
@@ -39,8 +39,7 @@ class Flow(Rule):
 
     def __post_init__(self) -> None:
         check_gamma(self.gamma)
-        if self.steps < 0:
-            raise PCGraphError(f"steps={self.steps} is negative", hint="give the number of steps")
+        check_steps(self.steps)
 
     def horizon(self, graph: PCGraph) -> int:
         return self.steps
