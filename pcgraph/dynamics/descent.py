@@ -134,7 +134,7 @@ def velocity(forces: Mapping[Ref, Tensor], gamma: float) -> dict[Ref, Tensor]:
 
 def check_gamma(gamma: Any) -> None:
     """Raise if gamma is no step size."""
-    if isinstance(gamma, bool) or not isinstance(gamma, Real) or not gamma > 0:
+    if isinstance(gamma, bool) or not isinstance(gamma, Real) or not float(gamma) > 0:
         raise PCGraphError(f"gamma={gamma!r} is not a step size", hint="use a number above 0; Z-IL is exact at 1")
 
 
