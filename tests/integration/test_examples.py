@@ -18,7 +18,7 @@ EXAMPLES = sorted(path for path in FOLDER.glob("*.py") if path.stem != "finetune
 PACKAGES = ("onnx", "onnx_ir", "onnxruntime", "sklearn", "rapidocr_onnxruntime")
 
 
-DRAWN = ("completion", "energy_descent", "gamma", "trajectories", "waves")
+DRAWN = ("completion", "energy_descent", "gamma", "seeds", "trajectories", "waves")
 
 
 def output_of(path: Path, folder: Path, *arguments: str) -> str:
@@ -71,6 +71,13 @@ def gamma(out: str) -> None:
     assert min(gaps.values()) > 0.1
 
 
+def seeds(out: str) -> None:
+    """Stacked or alone: the same learning, up to rounding in float32."""
+    gap = re.search(r"^largest difference of an output (\S+)$", out, re.M)
+    assert gap is not None and 0 < float(gap[1]) < 1e-4
+    assert re.search(r"^8 seeds, 300 steps: \S+ s one after the other, \S+ s together$", out, re.M)
+
+
 def trajectories(out: str) -> None:
     assert len(re.findall(r"^(?:backprop|Z-IL) +after 300 steps: equal to the bit$", out, re.M)) == 2
     apart = numbers(r"^(IL, .+?) +after 300 steps: relative distance (\S+)$", out)
@@ -87,7 +94,7 @@ def waves(out: str) -> None:
     assert energies is not None and float(energies[2]) < 0.9 * float(energies[1])
 
 
-CHECKS = (ablations, completion, energy_descent, gamma, train, trajectories, waves)
+CHECKS = (ablations, completion, energy_descent, gamma, seeds, train, trajectories, waves)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
