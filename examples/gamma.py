@@ -56,7 +56,7 @@ def main(file: Path) -> None:
     right.axhline(exact.distance[-1], color="gray", linestyle="--", label="each at its depth, gamma = 1")
     right.set(xscale="log", yscale="log", xlabel="1 - gamma", ylabel="distance / size of backprop's gradient")
     right.set(title="all parameters together")
-    right.legend(loc="center left")
+    right.legend(loc="upper left", bbox_to_anchor=(0, 0.88))
     figure.savefig(file, dpi=120)
     print(f"written to {file}")
 
