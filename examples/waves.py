@@ -5,6 +5,7 @@ Writes waves.png in less than a minute: python examples/waves.py. Needs matplotl
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pcgraph
 from pcgraph.bench.nets import resnet18
 
 
-def main(file: Path = Path("waves.png")) -> None:
+def main(file: Path) -> None:
     try:
         from matplotlib import pyplot
     except ImportError:
@@ -37,4 +38,6 @@ def main(file: Path = Path("waves.png")) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:2]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("waves.png"), help="where to draw (waves.png)")
+    main(parser.parse_args().out)

@@ -245,6 +245,40 @@ def test_relatives_learn(name: str, tmp_path: Path) -> None:
     assert numbers["ratio"] > 0 and numbers["steps"] == 4
 
 
+@pytest.mark.parametrize("rule", [pcgraph.ErrorPC(gamma=0.01, steps=5), pcgraph.IL(gamma=0.4, steps=20)])
+def test_what_inference_does_is_what_the_simulation_says(rule: pcgraph.Rule) -> None:
+    torch.manual_seed(0)
+    model, x, y = relatives.residual(12, 16, 784), torch.randn(8, 784), torch.arange(8)
+    course = relatives.Course(rule, scaled=True)
+    learner = relatives.Learner(model, pcgraph.mupc(model, x, lr=0.1), course)
+    numbers = learner.inference(x, y)
+    onehot = torch.nn.functional.one_hot(y, 10).float()
+    trace = pcgraph.compile(model).simulate(x, target=onehot, rule=rule)
+    assert numbers["removed"] == pytest.approx(1 - trace.energies[-1] / trace.energies[0], abs=1e-5)  # float32
+    far = isinstance(rule, pcgraph.ErrorPC)  # 37 levels, of which 20 steps of IL see 20
+    assert numbers["reached"] == 1 if far else 0.4 < numbers["reached"] < 0.7
+    assert numbers["cosine"] > 0.9 if far else numbers["cosine"] == 0
+    assert relatives.Learner(model, model.parameters(), relatives.Course(None)).inference(x, y) == {}
+
+
+def test_rates_of_deep_networks_fall_to_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_fashion(tmp_path, images=128)
+    seen = []
+    step = relatives.Learner.step
+
+    def watched(self: relatives.Learner, x: torch.Tensor, y: torch.Tensor) -> None:
+        seen.append([group["lr"] for group in self.optimizer.param_groups])
+        step(self, x, y)
+
+    monkeypatch.setattr(relatives.Learner, "step", watched)
+    monkeypatch.setattr(relatives, "BESIDE", 4)
+    monkeypatch.setitem(relatives.NETS, "20 blocks", lambda: relatives.residual(2, 8, 784))
+    course = replace(relatives.DEEP["20 residual blocks, backprop"], steps=(4, 4))
+    relatives._train(course, Settings(data=tmp_path), quiet)
+    shares = [rate / seen[0][0] for rate in (rates[0] for rates in seen[:4])]
+    assert shares == pytest.approx([1, 0.75, 0.5, 0.25])
+
+
 # -- the command -----------------------------------------------------------------------------------
 def command(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["reproduce", *arguments], prog_name="pcgraph")
