@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -15,8 +16,9 @@ from ..graph import PCGraph, Ref
 from ..schedule import Timing
 from .network import Network
 from .rule import Rule
-from .trace import label
+from .trace import Trace, label
 
+RISE = 1e-3  # of the energy that rounding may add
 Optimizers = Callable[[list[Tensor]], torch.optim.Optimizer]
 
 
@@ -67,6 +69,16 @@ class Descent(Rule):
 
     def learns(self, depth: int, t: int, last: bool) -> bool:
         return last
+
+    def ended(self, trace: Trace) -> None:
+        """Warn if the energy went up: steps that are too large, after which gradients are chance."""
+        first, last = trace.energies[0], trace.energies[-1]
+        if not last <= first + RISE * abs(first):
+            warnings.warn(
+                f"inference does not come to rest: in {trace.steps} steps of {type(self).__name__} with gamma="
+                f"{self.gamma} the energy went from {first:.4g} to {last:.4g}. Use a smaller gamma",
+                stacklevel=5,
+            )
 
     def velocity(self, network: Network, state: Descending) -> dict[Ref, Tensor]:
         """The step of every moving node."""

@@ -7,12 +7,15 @@ A rule is a frozen description. It owns no loop and no trace: `simulate` does. W
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import PCGraphError
 from ..graph import PCGraph
 from ..schedule import Timing
 from .network import Network
+
+if TYPE_CHECKING:
+    from .trace import Trace
 
 
 class Rule(ABC):
@@ -45,6 +48,9 @@ class Rule(ABC):
     def done(self, network: Network, state: Any) -> bool:
         """Whether the network's time is the last one."""
         return network.t >= self.horizon(network.graph)
+
+    def ended(self, trace: Trace) -> None:  # noqa: B027 - most rules have nothing to say
+        """Look at the whole trace: a rule that has not done what it should warns."""
 
     @abstractmethod
     def learns(self, depth: int, t: int, last: bool) -> bool:

@@ -110,6 +110,7 @@ def simulate(
         if not last:
             rule.step(network, state)
     notes.end(network, state)
+    rule.ended(trace)
     return trace
 
 

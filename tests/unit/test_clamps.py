@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,18 @@ def test_where_no_value_can_move_the_head_learns(rule: pcgraph.Rule) -> None:
     ((model(x) - y) ** 2).sum().div(2).backward()
     assert trace.gradients.keys() == {"2.weight", "2.bias"}
     torch.testing.assert_close(trace.gradients["2.weight"], model[2].weight.grad)
+
+
+def test_a_gamma_that_is_too_large_is_told_so() -> None:
+    network, x, y = small()
+    for rule in (pcgraph.IL(gamma=5.0, steps=40), pcgraph.ErrorPC(gamma=5.0, steps=40)):
+        with pytest.warns(UserWarning, match=r"gamma=5.0 the energy went from .* smaller gamma"):
+            network.simulate(x, target=y, rule=rule)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for rule in (pcgraph.IL(steps=9), pcgraph.ErrorPC(steps=9), pcgraph.FixedPrediction(gamma=1.0, steps=9)):
+            network.simulate(x, target=y, rule=rule)
+        network.simulate(x, target=y, rule=pcgraph.ZIL())
 
 
 def test_what_is_no_rule_is_told_so() -> None:

@@ -8,6 +8,7 @@ from typing import final
 from ...errors import PCGraphError
 from ..descent import Descending, Descent
 from ..network import Network
+from ..trace import Trace
 
 
 @final
@@ -26,6 +27,9 @@ class FixedPrediction(Descent):
             )
         network.frozen = True
         return super().init(network)
+
+    def ended(self, trace: Trace) -> None:
+        """Errors grow to backprop's, and their energy with them."""
 
     def step(self, network: Network, state: Descending) -> None:
         network.move(self.velocity(network, state))
