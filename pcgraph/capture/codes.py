@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import functools
 import importlib.util
+import inspect
 import sys
 import types
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from .sources import is_internal
 
 _TAKING = frozenset({"modules", "__import__"})
+_SIGNATURE = getattr(getattr(inspect, "_signature_from_function", None), "__code__", None)
 _NAMESPACES = frozenset({"f_globals", "f_locals", "f_builtins", "__globals__", "__builtins__"})
 _INSIDE_FUNCTIONS = frozenset({"__defaults__", "__kwdefaults__", "__closure__"})
 
@@ -58,7 +60,14 @@ def reads_namespaces(code: types.CodeType) -> bool:
 
 def looks_into_functions(code: types.CodeType) -> bool:
     """Whether code, other than torch's, may read of a function what otherwise only shows when it runs."""
+    if code is _SIGNATURE:  # `looked_into` tells which
+        return False
     return not is_internal(code.co_filename) and not _named(code).isdisjoint(_INSIDE_FUNCTIONS)
+
+
+def looked_into(frame: types.FrameType) -> Any:
+    """The function whose defaults a frame is about to read, if it is one of `inspect.signature`'s."""
+    return frame.f_locals.get("func") if frame.f_code is _SIGNATURE else None
 
 
 def _named(code: types.CodeType) -> set[str]:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .codes import called_to_import, global_names, looks_into_functions, modules_by_name, reads_namespaces
+from .codes import called_to_import, global_names, looked_into, looks_into_functions, modules_by_name, reads_namespaces
 from .containers import ArrayBytes, Cells, ClassDict, Defaults, Globals, Local, Slots, Variable, without_tables
 from .objects import (
     BOUND,
@@ -72,6 +72,7 @@ class PythonState:
         self._ran: dict[tuple[int, int], tuple[types.CodeType, Any]] = {}
         self._functions: list[tuple[types.CodeType, Any]] = []  # that were found, and what of them was remembered
         self._answers_from_memory = False
+        self._looked_into: set[int] = set()  # whose defaults were read, by code
         self._uncovered: list[types.CodeType] = []
         self._covered: set[int] = set()
         self._weak: list[tuple[weakref.ref[Any], str]] = []
@@ -289,6 +290,9 @@ class PythonState:
             scope = frame.f_globals
             if (imported := called_to_import(frame)) in sys.modules and frame.f_back is not None:
                 self._read_module(sys.modules[imported], set(frame.f_back.f_code.co_names), imported)
+            if isinstance(function := looked_into(frame), types.FunctionType):
+                self.read(function, function.__qualname__)
+                self._looked_into.add(id(function.__code__))
             if (id(code), id(scope)) not in self._ran and not logs(frame):
                 self._ran[id(code), id(scope)] = code, scope
                 self._enter(scope, code)
@@ -371,7 +375,7 @@ class PythonState:
         if missing:
             self._read_functions(missing)
         if not (self._answers_from_memory or any(map(looks_into_functions, ran.values()))):
-            self._snapshots.leave_out(part for code, part in self._functions if id(code) not in ran)
+            self._snapshots.leave_out(p for c, p in self._functions if id(c) not in ran.keys() | self._looked_into)
 
     def _read_by_name(self, code: types.CodeType, scope: dict[str, Any]) -> None:
         """Snapshot modules that a function gets by name, not as globals."""

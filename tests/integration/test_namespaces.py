@@ -100,3 +100,26 @@ def test_a_number_that_changes(
         assert_same(twin, network, X.clone())
     by_unknown_name = body in (looked_up_by_variable, of_the_frame, of_the_function)
     assert bool(network.cache_info()["once"]) == by_unknown_name, network.cache_info()["once"]
+
+
+def scaled(x: Tensor, by: float = 1.0) -> Tensor:
+    return x * by
+
+
+def by_its_default(net: Net, x: Tensor) -> Tensor:
+    return net.a(x) * inspect.signature(scaled).parameters["by"].default
+
+
+def by_any_default(net: Net, x: Tensor) -> Tensor:
+    return net.a(x) * {f.__name__: f.__defaults__ for f in (scaled,)}["scaled"][0]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("body", [by_its_default, by_any_default], ids=lambda body: body.__name__)
+def test_a_default_that_is_read_and_never_used(body: Callable[[Net, Tensor], Tensor], monkeypatch: Any) -> None:
+    model = Net(body)
+    twin = copy.deepcopy(model)
+    network = pcgraph.compile(model)
+    for number in (1.0, 1.0, 3.0, 3.0, 1.0):
+        monkeypatch.setattr(scaled, "__defaults__", (number,))
+        assert_same(twin, network, X.clone())
+    assert not network.cache_info()["once"]
