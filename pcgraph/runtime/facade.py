@@ -6,6 +6,7 @@ import inspect
 import types
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -138,7 +139,7 @@ class Facade(torch.nn.Module):
 
 
 F = TypeVar("F", bound=Facade)
-_classes: dict[tuple[type, tuple[str, ...]], type] = {}
+_classes: WeakKeyDictionary[type, dict[type, type]] = WeakKeyDictionary()
 _KEPT = frozenset(
     "init new call getattr setattr delattr getattribute reduce reduce_ex getstate setstate copy deepcopy repr dir del "
     "eq hash init_subclass class_getitem prepare_scriptable".split()
@@ -146,17 +147,33 @@ _KEPT = frozenset(
 
 
 def class_for(module: torch.nn.Module, base: type[F]) -> type[F]:
-    """`base` with what the module's class adds to nn.Module's protocol: special methods, and methods it overrides."""
-    theirs = {name for cls in type(module).__mro__ if cls not in torch.nn.Module.__mro__ for name in vars(cls)}
-    ours = {name for cls in base.__mro__ if cls not in torch.nn.Module.__mro__ for name in vars(cls)}
-    names = tuple(sorted(name for name in theirs - ours if _is_protocol(type(module), name)))
-    if not names:
-        return base
-    key = (base, names)
-    if key not in _classes:
-        about = {"__module__": base.__module__, "__doc__": base.__doc__}
-        _classes[key] = type(base.__name__, (base,), {**about, **{name: _forwarded(name) for name in names}})
-    return _classes[key]
+    """`base` for a module of this class: with what that adds to nn.Module's protocol, and its ``forward``'s signature.
+
+    That is special methods, and methods that it overrides. Trainers read from the signature which columns of a data
+    set a model wants.
+    """
+    cls = type(module)
+    made = _classes.setdefault(cls, {})
+    if base not in made:
+        theirs = {name for part in cls.__mro__ if part not in torch.nn.Module.__mro__ for name in vars(part)}
+        ours = {name for part in base.__mro__ if part not in torch.nn.Module.__mro__ for name in vars(part)}
+        methods: dict[str, Any] = {name: _forwarded(name) for name in theirs - ours if _is_protocol(cls, name)}
+        about = {"__module__": base.__module__, "__doc__": base.__doc__, "forward": _forward(cls, base)}
+        made[base] = type(base.__name__, (base,), {**about, **methods})
+    return made[base]
+
+
+def _forward(cls: type[torch.nn.Module], base: type[Facade]) -> Any:
+    """The facade's own ``forward``, with the signature of the module's."""
+    own: Any = base.forward
+    forward: Any = types.FunctionType(own.__code__, own.__globals__, own.__name__, own.__defaults__, own.__closure__)
+    forward.__dict__.update(own.__dict__)
+    forward.__kwdefaults__, forward.__doc__, forward.__qualname__ = own.__kwdefaults__, own.__doc__, own.__qualname__
+    try:
+        forward.__signature__ = inspect.signature(cls.forward)
+    except (TypeError, ValueError):  # nothing that has one
+        return own
+    return forward
 
 
 def _is_protocol(cls: type, name: str) -> bool:

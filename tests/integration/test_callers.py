@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import enum
+import gc
 import inspect
 import io
 import pickle
 import random
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -295,6 +297,41 @@ def test_methods_that_the_model_overrides() -> None:
         return same is m, m.double() is m, len(list(m.parameters())), m.log, gradients(m)
 
     assert_same(scene, Own)
+
+
+def test_the_signature_is_the_models() -> None:
+    """Trainers read from it which columns of a data set the model wants."""
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        def forward(self, ids: Tensor, mask: Tensor | None = None, *, scale: float = 2.0) -> Tensor:
+            out: Tensor = self.layer(ids) * scale
+            return out if mask is None else out * mask
+
+    model = Named()
+    network, other = pcgraph.compile(model), pcgraph.compile(nn.Linear(2, 2))
+    assert isinstance(network, pcgraph.PCNetwork) and network.forward.__doc__ == pcgraph.PCNetwork.forward.__doc__
+    assert inspect.signature(network.forward) == inspect.signature(model.forward)
+    assert inspect.signature(type(network).forward) == inspect.signature(Named.forward)
+    assert list(inspect.signature(other.forward).parameters) == ["input"]
+    assert list(inspect.signature(pcgraph.PCNetwork.forward).parameters) == ["self", "args", "kwargs"]
+    x = torch.randn(3, 2)
+    assert torch.equal(network(x, scale=3.0), model(x, scale=3.0))
+    assert inspect.signature(copy.deepcopy(network).forward) == inspect.signature(model.forward)
+
+
+def test_classes_of_networks_go_with_those_of_models() -> None:
+    def once() -> weakref.ref[type]:
+        made = type("Passing", (nn.Linear,), {})
+        pcgraph.compile(made(2, 2))
+        return weakref.ref(made)
+
+    gone = once()
+    gc.collect()
+    assert gone() is None
 
 
 def test_attributes_of_a_network_that_was_never_called() -> None:
