@@ -47,10 +47,10 @@ def called_to_import(frame: types.FrameType) -> str | None:
     """The name of the module that a frame is about to return, if it is one of `importlib.import_module`."""
     if frame.f_code is not importlib.import_module.__code__:
         return None
-    name, package = frame.f_locals["name"], frame.f_locals["package"]
-    return (
-        importlib.util.resolve_name(name, package) if type(name) is str and type(package) in (str, type(None)) else None
-    )
+    try:
+        return importlib.util.resolve_name(frame.f_locals["name"], frame.f_locals["package"])
+    except Exception:  # no name of a module: the call itself raises, which is the model's affair
+        return None
 
 
 def reads_namespaces(code: types.CodeType) -> bool:

@@ -72,6 +72,7 @@ class PythonState:
         self._ran: dict[tuple[int, int], tuple[types.CodeType, Any]] = {}
         self._functions: list[tuple[types.CodeType, Any]] = []  # that were found, and what of them was remembered
         self._answers_from_memory = False
+        self._imported: dict[str, set[str]] = {}  # by `importlib.import_module`, and names that are asked of the module
         self._looked_into: set[int] = set()  # whose defaults were read, by code
         self._uncovered: list[types.CodeType] = []
         self._covered: set[int] = set()
@@ -288,8 +289,8 @@ class PythonState:
             return  # what runs at import runs once, whoever triggers it
         if event == "call":
             scope = frame.f_globals
-            if (imported := called_to_import(frame)) in sys.modules and frame.f_back is not None:
-                self._read_module(sys.modules[imported], set(frame.f_back.f_code.co_names), imported)
+            if (imported := called_to_import(frame)) is not None and frame.f_back is not None:
+                self._imported.setdefault(imported, set()).update(frame.f_back.f_code.co_names)
             if isinstance(function := looked_into(frame), types.FunctionType):
                 self.read(function, function.__qualname__)
                 self._looked_into.add(id(function.__code__))
@@ -365,6 +366,8 @@ class PythonState:
         ran = {id(code): code for code, _ in self._ran.values()}
         for code, scope in list(self._ran.values()):
             self._read_by_name(code, scope)
+        for name in self._imported.keys() & sys.modules.keys():  # only now are all of them there
+            self._read_module(sys.modules[name], self._imported[name], name)
         for reference, name in self._weak:
             self._refer(reference(), name)
         for method in self._methods:

@@ -73,8 +73,8 @@ class Questions:
         self._ask = emit(steps, len(self._sources), lambda value, answer: same(answer_of(value), answer))
         # Most masks are the same at every call: comparing them is ten times cheaper than asking again.
         self._memorable = all(plain(answer) for answer in answers.values())
-        self._asked: list[torch.Tensor] = []
-        self._lay: list[Any] = []  # a view of a view says where it lies in memory
+        # Values and places in memory (which a view of a view tells), together: another thread may ask as well.
+        self._asked: tuple[list[torch.Tensor], list[Any]] | None = None
 
     def same_answers(self, inputs: Sequence[torch.Tensor]) -> bool:
         """Whether a call with these inputs would read the same."""
@@ -88,13 +88,14 @@ class Questions:
             cast("torch.Tensor", s.tensor) if s.input_index is None else inputs[s.input_index] for s in self._sources
         ]
         try:
-            if self._asked and all(map(torch.equal, values, self._asked)) and self._lay == _offsets(values):
+            asked = self._asked
+            if asked is not None and all(map(torch.equal, values, asked[0])) and asked[1] == _offsets(values):
                 return True
             right = self._ask(*values)
         except Exception:  # the run will raise it, where it belongs
             return False
         if right and self._memorable and _told_by_value(values):
-            self._asked, self._lay = [value.detach().clone() for value in values], _offsets(values)
+            self._asked = [value.detach().clone() for value in values], _offsets(values)
         return right
 
 

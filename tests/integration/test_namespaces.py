@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import inspect
@@ -10,6 +11,7 @@ import sys
 import types
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,3 +125,21 @@ def test_a_default_that_is_read_and_never_used(body: Callable[[Net, Tensor], Ten
         monkeypatch.setattr(scaled, "__defaults__", (number,))
         assert_same(twin, network, X.clone())
     assert not network.cache_info()["once"]
+
+
+def test_a_module_that_the_first_call_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lazily(net: Net, x: Tensor) -> Tensor:
+        with contextlib.suppress(TypeError):  # no package to be relative to: import_module's error, as it is
+            import_module(".nothing")
+        return net.a(x) * import_module("imported_late").FACTOR
+
+    (tmp_path / "imported_late.py").write_text("FACTOR = 1.0")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = Net(lazily)
+    twin = copy.deepcopy(model)
+    network = pcgraph.compile(model)
+    network(X.clone()).sum().backward()  # before anybody else has imported it
+    for number in (1.0, 3.0, 3.0, 1.0):
+        monkeypatch.setattr(sys.modules["imported_late"], "FACTOR", number)
+        assert_same(twin, network, X.clone())
+    del sys.modules["imported_late"]
