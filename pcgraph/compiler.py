@@ -24,6 +24,7 @@ from .dynamics import ZIL
 from .errors import CaptureError, PCGraphError
 from .graph import PCGraph
 from .graph.keys import Keys
+from .passes import Fold
 from .runtime import Binding, Compiled, Held, PCNetwork, capturing, checkpointed, hooks_off, network_of
 from .schedule import schedule
 
@@ -41,6 +42,7 @@ def compile(
     backend: str = "eager",
     mode: str = "default",
     memory: str = "default",
+    value_nodes: str = "operations",
 ) -> PCNetwork:
     """Turn a model into a predictive coding network that learns exactly like backpropagation.
 
@@ -60,6 +62,10 @@ def compile(
         memory: ``"default"`` keeps what backprop keeps, so that learning peaks at backprop's memory. ``"low"`` keeps
             less and evaluates parts of the prediction once more while learning: the same gradients, buffers and random
             numbers, to the bit, for more time (see docs/memory.md).
+        value_nodes: where there are value and error nodes. ``"operations"``: on every vertex of the captured graph.
+            ``"layers"``: an operation without parameters that one vertex alone reads is part of that vertex, so that
+            ``linear(tanh(x))`` predicts one value from another as in the papers (see `pcgraph.passes.Fold`). Z-IL's
+            gradients are the same, to the bit; inference learning relaxes fewer nodes, and is another rule with them.
 
     Returns:
         A drop-in for the model (see `PCNetwork`).
@@ -92,8 +98,12 @@ def compile(
             f"memory='low' is not for the back end {backend!r}",
             hint="what is evaluated once more must round as before: use backend='eager'",
         )
+    if value_nodes not in ("operations", "layers"):
+        raise PCGraphError(
+            f"value_nodes must be 'operations' or 'layers', not {value_nodes!r}", hint="the default is 'operations'"
+        )
     options: dict[str, Any] = {"strict": strict, "unroll": unroll, "max_programs": max_programs}
-    options |= {"backend": (backend, mode), "memory": memory}
+    options |= {"backend": (backend, mode), "memory": memory, "value_nodes": value_nodes}
     network = network_of(model, _front, options)
     if example_inputs is not None:
         single = isinstance(example_inputs, torch.Tensor)
@@ -150,13 +160,13 @@ def _stages(
         raise
     aten = options["aten"] = captured.aten  # a model that differentiates once will do so again
     clock.lap("capture")
-    program = _program(_lowered(captured), captured, clock, options)
+    program = _program(_lowered(captured, options), captured, clock, options)
     if program.hides and not aten:
         # One of torch's calls adds to a returned value twice. Below torch's calls each addition is one of its own.
         options["aten"] = True
         if not captured.once:
             captured = capture(module, args, kwargs, unroll=options["unroll"], aten=True)
-            program = _program(_lowered(captured), captured, clock, options)
+            program = _program(_lowered(captured, options), captured, clock, options)
     if program.hides and captured.kept:
         raise CaptureError(
             "the model keeps or hooks a value that one of torch's calls adds to more than once",
@@ -176,10 +186,10 @@ def _stages(
     return _Capture(compiled, captured, captured.once, clock.laps)
 
 
-def _lowered(captured: Captured) -> PCGraph:
+def _lowered(captured: Captured, options: dict[str, Any]) -> PCGraph:
     graph = lower(captured)
     captured.release()  # which takes more memory than all that comes after
-    return graph
+    return Fold()(graph) if options.get("value_nodes") == "layers" else graph
 
 
 def _memory(graph: PCGraph, captured: Captured, options: dict[str, Any]) -> str:

@@ -26,8 +26,8 @@ class Draw:
     @staticmethod
     def of(operation: Operation) -> Draw:
         """The generators of an operation."""
-        arguments = (*operation.args, *(value for _, value in operation.kwargs))
-        return Draw(tuple(item for item in arguments if isinstance(item, torch.Generator)))
+        items = (item for part in operation.parts for item in part.items)
+        return Draw(tuple(item for item in items if isinstance(item, torch.Generator)))
 
     def state(self) -> State:
         """Where the generators stand."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..graph.vertex import Slot, TensorSpec
+from ..graph.vertex import Operation, Slot, TensorSpec
 from .kinds import Kind, freeze
 from .lines import Line
 
@@ -85,11 +85,7 @@ class _Numbers:
 def _form(kind: Kind) -> Any:
     """What kinds of one family have in common."""
     sizes = set(_of_specs(kind))
-    operation = (
-        freeze(kind.operation.target),
-        _shape_of(kind.operation.args, sizes),
-        tuple((name, _shape_of(value, sizes)) for name, value in kind.operation.kwargs),
-    )
+    operation = _shape_of(kind.operation, sizes)
     arriving = tuple((index, _shape_of(spec, sizes)) for index, spec in (*kind.errors, *kind.collected))
     tensors = _shape_of((kind.operands, kind.outputs), sizes)
     return (operation, kind.places, kind.multi, kind.closed, tensors, len(kind.errors), arriving)
@@ -104,6 +100,9 @@ def _shape_of(value: Any, sizes: set[int]) -> Any:
         return (order, special, dense, len(value.shape), value.dtype, value.device, value.requires_grad)
     if isinstance(value, Slot):
         return freeze(value)
+    if isinstance(value, Operation):
+        named = tuple((name, _shape_of(given, sizes)) for name, given in value.kwargs)
+        return (freeze(value.target), _shape_of(value.args, sizes), named)
     if isinstance(value, tuple | list):
         return (type(value).__name__, tuple(_shape_of(item, sizes) for item in value))
     if isinstance(value, int) and not isinstance(value, bool) and value in sizes:
@@ -118,8 +117,7 @@ def _numbers(kind: Kind) -> tuple[int, ...]:
 
 def _arguments(kind: Kind) -> tuple[int, ...]:
     """The arguments of the call that are sizes, or happen to equal one."""
-    given = (kind.operation.args, tuple(value for _, value in kind.operation.kwargs))
-    return tuple(_of_arguments(given, set(_of_specs(kind))))
+    return tuple(_of_arguments(kind.operation, set(_of_specs(kind))))
 
 
 def _of_specs(kind: Kind) -> Iterator[int]:
@@ -134,7 +132,9 @@ def _of_specs(kind: Kind) -> Iterator[int]:
 
 
 def _of_arguments(value: Any, sizes: set[int]) -> Iterator[int]:
-    if isinstance(value, tuple | list):
+    if isinstance(value, Operation):
+        yield from _of_arguments((value.args, [given for _, given in value.kwargs]), sizes)
+    elif isinstance(value, tuple | list):
         for item in value:
             yield from _of_arguments(item, sizes)
     elif isinstance(value, int) and not isinstance(value, bool) and value in sizes:

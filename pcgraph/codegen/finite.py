@@ -6,10 +6,11 @@ There ``x - mu`` must be 0 and not NaN. Everywhere else the plain difference is 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
 
-from ..graph import PCGraph, Role, Vertex
+from ..graph import Operation, PCGraph, Role, Slot, Vertex
 
 _BOUNDED = frozenset("softmax sigmoid tanh".split())  # finite whatever they read
 _CLOSED = frozenset(  # finite if all that they read is
@@ -30,14 +31,22 @@ def finite(graph: PCGraph, vertex: Vertex, unbounded: Collection[str]) -> bool:
         vertex: an operation.
         unbounded: vertices before it of which this is not known.
     """
-    name = vertex.op.strip("_")
-    if name in _BOUNDED:
-        return True
-    if name not in _CLOSED or not all(
-        graph[r.vertex].role is not Role.OPERATION or graph.carries_error(r) for r in vertex.operands
-    ):
-        return False
-    return not any(ref.vertex in unbounded for ref in vertex.operands)
+    assert vertex.operation is not None
+
+    def bounded(operation: Operation) -> bool:
+        name = operation.name.strip("_")
+        return name in _BOUNDED or (name in _CLOSED and all(map(usual, operation.items)))
+
+    def usual(item: Any) -> bool:
+        if isinstance(item, Operation):
+            return bounded(item)
+        if not isinstance(item, Slot):
+            return True
+        ref = vertex.operands[item.index]
+        moves = graph[ref.vertex].role is not Role.OPERATION or graph.carries_error(ref)
+        return moves and ref.vertex not in unbounded
+
+    return bounded(vertex.operation)
 
 
 def difference(mu: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -128,9 +128,10 @@ class LocalPrograms:
         operation = kind.operation
         wanted = [i for i, spec in enumerate(kind.operands) if spec.requires_grad]
         try:
-            plain_name = operation.name.split(".")[0].removesuffix("_")  # of the ATen and the in-place call as well
-            if plain_name in _CLOSED:
-                raise _Untraceable(_CLOSED[plain_name])
+            for part in operation.parts:
+                plain_name = part.name.split(".")[0].removesuffix("_")  # of the ATen and the in-place call as well
+                if plain_name in _CLOSED:
+                    raise _Untraceable(_CLOSED[plain_name])
             if any(map(check.is_sparse, (*kind.operands, *kind.outputs))):
                 raise _Untraceable("a tensor in a layout without strides")
             closed = operation.opaque or kind.closed

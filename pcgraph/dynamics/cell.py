@@ -144,8 +144,8 @@ class _Draw:
         cuda = {spec.device for spec in specs if spec.device.type == "cuda"}
         self._cuda = sorted(torch.cuda.current_device() if d.index is None else d.index for d in cuda)
         assert vertex.operation is not None
-        arguments = [*vertex.operation.args, *(value for _, value in vertex.operation.kwargs)]
-        self._own = [item for item in arguments if isinstance(item, torch.Generator)]
+        items = [item for part in vertex.operation.parts for item in part.items]
+        self._own = [item for item in items if isinstance(item, torch.Generator)]
 
     def remember(self) -> None:
         self._state = torch.get_rng_state()

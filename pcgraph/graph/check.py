@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import GraphError
-from .vertex import Ref, Role
+from .vertex import Operation, Ref, Role, Slot
 
 if TYPE_CHECKING:
     from .graph import PCGraph
@@ -61,21 +61,6 @@ def check(graph: PCGraph) -> None:
         resolve(ref, "the graph's output")
 
 
-def slots_of(operation: object) -> set[int]:
+def slots_of(operation: Operation) -> set[int]:
     """Operand indices that an operation's argument template refers to."""
-    from .vertex import Operation, Slot
-
-    found: set[int] = set()
-    assert isinstance(operation, Operation)
-    stack: list[object] = [operation.args, *(value for _, value in operation.kwargs)]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, Slot):
-            found.add(item.index)
-        elif isinstance(item, tuple | list):
-            stack.extend(item)
-        elif isinstance(item, dict):
-            stack.extend(item.values())
-        elif isinstance(item, slice):
-            stack.extend((item.start, item.stop, item.step))
-    return found
+    return {item.index for part in operation.parts for item in part.items if isinstance(item, Slot)}

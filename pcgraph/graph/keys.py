@@ -15,6 +15,8 @@ def freeze(value: Any) -> Any:
     """
     if isinstance(value, Slot):
         return ("slot", value.index)
+    if isinstance(value, Operation):
+        return ("operation", operation_key(value))
     if isinstance(value, tuple | list):
         return (type(value).__name__, tuple(freeze(item) for item in value))
     if isinstance(value, dict):

@@ -35,7 +35,7 @@ def line(graph: PCGraph, vertex: Vertex) -> str:
     else:
         what = f"{vertex.role.value} {vertex.module_path}"
     if vertex.operation is not None:
-        what = f"{vertex.op}({_arguments(vertex.operation, vertex)})"
+        what = _formula(vertex.operation, vertex)
     elif vertex.operands:
         what += f"({vertex.operands[0]})"
     depth = graph.depth.get(vertex.name)
@@ -47,15 +47,17 @@ def line(graph: PCGraph, vertex: Vertex) -> str:
     return f"%{vertex.name} = {what} : {specs}" + ("  " + " ".join(tail) if tail else "")
 
 
-def _arguments(operation: Operation, vertex: Vertex) -> str:
+def _formula(operation: Operation, vertex: Vertex) -> str:
     args = [_show(item, vertex) for item in operation.args]
     args += [f"{name}={_show(value, vertex)}" for name, value in operation.kwargs]
-    return ", ".join(args)
+    return f"{operation.name}({', '.join(args)})"
 
 
 def _show(item: object, vertex: Vertex) -> str:
     if isinstance(item, Slot):
         return str(vertex.operands[item.index])
+    if isinstance(item, Operation):
+        return _formula(item, vertex)
     if isinstance(item, tuple | list):
         return "[" + ", ".join(_show(i, vertex) for i in item) + "]"
     if isinstance(item, dict):

@@ -8,7 +8,7 @@ gradient (masks, indices, counters) are evaluated and carry no error.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -124,10 +124,13 @@ class Slot:
 class Operation:
     """The function ``f_v``: a torch-level callable and its arguments, with `Slot`s where operands go.
 
+    An argument may be an operation itself: ``linear(tanh(x), w)`` is one function of a value node and a parameter, and
+    there is none in between. All slots of such a tree are operands of its root's vertex.
+
     Attributes:
         name: short name for people, e.g. ``linear``.
         target: the callable.
-        args, kwargs: argument template; nested tuples, lists, dicts and slices of constants and `Slot`s.
+        args, kwargs: argument template; nested tuples, lists, dicts and slices of constants, `Slot`s and operations.
         writes: operands that are changed in place when the operation runs (running statistics).
         random: draws from a random number generator.
         opaque: why the local program cannot be traced ahead, or None. An opaque vertex is
@@ -148,6 +151,39 @@ class Operation:
         kwargs = {name: fill(value, operands) for name, value in self.kwargs}
         return self.target(*args, **kwargs)
 
+    @property
+    def items(self) -> tuple[Any, ...]:
+        """Constants, slots and operations in the argument template."""
+        return (*items_of(self.args), *(item for _, value in self.kwargs for item in items_of(value)))
+
+    @property
+    def parts(self) -> tuple[Operation, ...]:
+        """This operation, and all those among its arguments."""
+        inner = (item for item in self.items if isinstance(item, Operation))
+        return (self, *(part for operation in inner for part in operation.parts))
+
+    def __str__(self) -> str:
+        inner = ", ".join(str(item) for item in self.items if isinstance(item, Operation))
+        return f"{self.name}({inner})" if inner else self.name
+
+
+def items_of(template: Any) -> Iterator[Any]:
+    """What an argument template is made of: constants, `Slot`s and operations.
+
+    >>> list(items_of((Slot(1), [Slot(0), 3])))
+    [Slot(index=1), Slot(index=0), 3]
+    """
+    if isinstance(template, tuple | list):
+        for item in template:
+            yield from items_of(item)
+    elif isinstance(template, dict):
+        for item in template.values():
+            yield from items_of(item)
+    elif isinstance(template, slice):
+        yield from (template.start, template.stop, template.step)
+    else:
+        yield template
+
 
 def fill(template: Any, operands: Sequence[Any]) -> Any:
     """Put `operands` into the slots of an argument template.
@@ -155,17 +191,26 @@ def fill(template: Any, operands: Sequence[Any]) -> Any:
     >>> fill((Slot(1), [Slot(0), 3]), ("a", "b"))
     ('b', ['a', 3])
     """
-    if isinstance(template, Slot):
-        return operands[template.index]
+    return substituted(template, lambda item: operands[item.index] if isinstance(item, Slot) else item(*operands))
+
+
+def substituted(template: Any, change: Callable[[Slot | Operation], Any]) -> Any:
+    """An argument template with something else in the place of its slots and operations.
+
+    >>> substituted({"dim": Slot(0), "k": 3}, lambda slot: slot.index + 7)
+    {'dim': 7, 'k': 3}
+    """
+    if isinstance(template, Slot | Operation):
+        return change(template)
     if isinstance(template, tuple):
-        values = [fill(item, operands) for item in template]
+        values = [substituted(item, change) for item in template]
         return type(template)(*values) if hasattr(template, "_fields") else tuple(values)
     if isinstance(template, list):
-        return [fill(item, operands) for item in template]
+        return [substituted(item, change) for item in template]
     if isinstance(template, dict):
-        return {key: fill(value, operands) for key, value in template.items()}
+        return {key: substituted(value, change) for key, value in template.items()}
     if isinstance(template, slice):
-        return slice(*(fill(item, operands) for item in (template.start, template.stop, template.step)))
+        return slice(*(substituted(item, change) for item in (template.start, template.stop, template.step)))
     return template
 
 
@@ -217,7 +262,7 @@ class Vertex:
     @property
     def op(self) -> str:
         """Name of the operation, or the role of a vertex that has none."""
-        return self.operation.name if self.operation else self.role.value
+        return str(self.operation) if self.operation else self.role.value
 
     def where(self) -> str:
         """The user's module path and line, for messages."""

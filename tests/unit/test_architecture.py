@@ -21,7 +21,7 @@ ALLOWED = {
     "codegen": {"errors", "graph", "schedule"},
     "dynamics": {"errors", "graph", "passes", "schedule"},
     "runtime": {"errors", "graph", "marks", "schedule", "codegen", "dynamics"},
-    "compiler": {"errors", "graph", "schedule", "capture", "codegen", "dynamics", "runtime"},
+    "compiler": {"errors", "graph", "passes", "schedule", "capture", "codegen", "dynamics", "runtime"},
     "rounding": set(),
     "onnx": {"errors"},
     "mupc": {"errors", "graph", "compiler"},
