@@ -9,9 +9,9 @@ How it measures
   call: forward pass, T inference steps of plain gradient descent, and a step of SGD on the weights.
 * In every round each runs once at T = 20 and once at T = 40, in an order that is shuffled anew. What an inference step
   costs is the difference, by 20: it holds no forward pass, no weight gradient and no call. Medians and quartiles.
-* The networks of the peers have a value node per layer; pcgraph has one per operation, two per layer: one more product
-  of a slope, one more error, one more step. jpc takes any list of layers, so it also runs with a node per operation:
-  then both follow the same equations.
+* The networks of the peers have a value node per layer, and so has pcgraph's with ``value_nodes="layers"``: jpc's and it
+  follow the same equations. With a node per operation there are two per layer: one more product of a slope, one more
+  error, one more step. jpc takes any list of layers, so it runs in this way too.
 * Before it is timed each must lower its loss in 30 training steps.
 """
 
@@ -67,11 +67,12 @@ def backprop(_: int, x: Any, y: Any) -> Step:
     return step
 
 
-def own(backend: str) -> Maker:
+def own(backend: str, value_nodes: str) -> Maker:
     def make(steps: int, x: Any, y: Any) -> Step:
         torch.manual_seed(0)
         model, x, y = mlp(300, 3, 784, torch.nn.Tanh), torch.from_numpy(x), torch.from_numpy(y)
-        network, rule = pcgraph.compile(model, backend=backend), pcgraph.IL(gamma=GAMMA, steps=steps)
+        network = pcgraph.compile(model, backend=backend, value_nodes=value_nodes)
+        rule = pcgraph.IL(gamma=GAMMA, steps=steps)
         optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
         return lambda: float(network.learn(x, y, squared, rule, optimizer))
 
@@ -197,8 +198,9 @@ def pcx(steps: int, x: Any, y: Any) -> Step:
 
 
 MAKERS: dict[str, Maker] = {
-    "pcgraph, eager": own("eager"),
-    "pcgraph, inductor": own("inductor"),
+    "pcgraph, eager": own("eager", "layers"),
+    "pcgraph, inductor": own("inductor", "layers"),
+    "pcgraph, inductor, a node per operation": own("inductor", "operations"),
     "jpc": functools.partial(jpc, _jpc_layers),
     "jpc, a node per operation": functools.partial(jpc, _jpc_operations),
     "pcx": pcx,

@@ -21,6 +21,7 @@ from .moves import Moves
 from .sweep import error_name
 
 ACCUMULATE = "%s.addmm_(%s, %s)"
+_PRODUCT = "torch.mm(%s, %s)"
 _LINEAR = "torch._C._nn.linear(%s, %s, %s)"
 _aten = torch.ops.aten
 
@@ -72,6 +73,9 @@ class Writer:
     def pull(self, moves: Moves) -> None:
         """A vertex hands its error back."""
         self._run(moves.pull)
+        for line in moves.pull:
+            if line.text == _PRODUCT and (spec := self._product(moves, line.reads)) is not None:
+                self.stretch.layouts[self._now[line.outs[0]]] = spec
         for ref, name, spec in moves.handed:
             made = self._now.get(name, name)
             self.stretch.layouts.setdefault(made, spec)
@@ -104,23 +108,27 @@ class Writer:
         """A vertex predicts, from operands that have moved, and the errors of its values follow."""
         hidden = bool(self._cells.graph.depth[moves.vertex])
         lines = moves.again if again else ()
-        if len(lines) == 1 and lines[0].text == _LINEAR and len(self._cells.predicted[moves.refs[0]].shape) == 2:
-            if self._linear(moves, hidden):
-                return
-        else:
-            self._run(lines)
-        for line in lines:
+        product = lines[-1] if lines and self._is_linear(moves, lines[-1]) else None
+        self._run(lines if product is None else lines[:-1])
+        settled = product is not None and self._linear(moves, product, hidden)
+        for line in lines[:-1] if settled else lines:
             for out in line.outs:
-                if out in self._needed or (not hidden and out in moves.predictions):
-                    self._settle(out, owned=hidden and out not in self._held)
-        if hidden:
+                predicted = out in moves.predictions
+                if out in self._needed or (predicted and not hidden):
+                    self._settle(out, owned=out not in self._held and (hidden or not predicted))
+        if hidden and not settled:
             for ref, mu in zip(moves.refs, moves.predictions, strict=True):
                 self._difference(ref, mu)
 
-    def _linear(self, moves: Moves, hidden: bool) -> bool:
+    def _is_linear(self, moves: Moves, line: Line) -> bool:
+        """Whether a line predicts a matrix by a product with a weight."""
+        predicts = line.text == _LINEAR and line.outs == moves.predictions
+        return predicts and len(self._cells.predicted[moves.refs[0]].shape) == 2
+
+    def _linear(self, moves: Moves, line: Line, hidden: bool) -> bool:
         """A product whose bias and difference go to neighbouring kernels; True if nothing is left to do."""
         ref, mu = moves.refs[0], moves.predictions[0]
-        value, weight, bias = moves.again[0].reads
+        value, weight, bias = line.reads
         turned = transposed(weight)
         if weight not in self._still:
             turned = self._put(f"turned_{weight}", "torch.t(%s)", _aten.t.default, weight)
@@ -129,10 +137,20 @@ class Writer:
             self._settle(self._put(e, "%s - %s", _aten.sub.Tensor, bias, x), owned=True)
             self._settle(self._put(e, ACCUMULATE, _aten.addmm.default, e, value, turned), owned=True)
             return True
-        product = self._put(f"q_{mu}", "torch.mm(%s, %s)", _aten.mm.default, value, turned)
+        product = self._put(f"q_{mu}", _PRODUCT, _aten.mm.default, value, turned)
         self.stretch.layouts[self._now[product]] = self._cells.predicted[ref]
         self._put(mu, "%s + %s", _aten.add.Tensor, product, bias)
         return False
+
+    def _product(self, moves: Moves, reads: Sequence[str]) -> TensorSpec | None:
+        """Layout of the product of a vertex's error and one of its operands."""
+        cells = self._cells
+        known = {error_name(ref): cells.errors[ref] for ref in moves.refs}
+        known |= {cells.values[ref]: cells.layouts[ref] for ref in cells.graph[moves.vertex].operands}
+        if not all(name in known for name in reads):
+            return None
+        (rows, _), (_, columns) = (known[name].shape for name in reads)
+        return replace(known[reads[0]], shape=(rows, columns), stride=(columns, 1), requires_grad=False)
 
     def _difference(self, ref: Ref, mu: str) -> None:
         x, e = self._cells.values[ref], error_name(ref)

@@ -73,6 +73,8 @@ class Face:
         self.losses: list[torch.Tensor] = []
         self._always = always
         self._short: Any = None  # slopes alone
+        self._steady: list[Any] | None = None  # their arguments, where only the outputs change from step to step
+        self._moving: list[tuple[int, int]] = []  # places among them, and the outputs that go there
         self._capture: Capture | None = None
         self._inputs: list[torch.Tensor] = []
         self._places: list[int] = []  # of the outputs among the loss's inputs
@@ -80,6 +82,11 @@ class Face:
 
     def __call__(self, outputs: list[Any]) -> list[torch.Tensor]:
         """Errors of the outputs that carry one, in PyTorch's sign: ``dL/dmu``."""
+        if self._steady is not None:
+            values = self._steady.copy()
+            for place, k in self._moving:
+                values[place] = outputs[k]
+            return self._errors(outputs, self._short(values))
         capture = self._capture
         if capture is None:
             capture = self._look(outputs)
@@ -89,19 +96,20 @@ class Face:
             if capture.once or (capture.asks and not capture.holds(self._inputs)):
                 capture = self._look(outputs)
             elif self._short is not None:
-                found = self._short(capture.compiled.binding.values(self._inputs))
-                return self._errors(outputs, found)
+                return self._errors(outputs, self._short(capture.compiled.binding.values(self._inputs)))
         value, found = self._slopes(capture.compiled)
         self.losses.append(value)
         return self._errors(outputs, found)
 
     def _errors(self, outputs: list[Any], found: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
         """One error per output, laid out as the program expects it."""
-        slopes = [None if n is None else found[n] for n in self._found]
-        return [
-            slope if slope is not None and slope.stride() == stride else _laid_out(outputs[k], slope, stride)
-            for k, slope, stride in zip(self._carrying, slopes, self._strides, strict=True)
-        ]
+        errors = []
+        for k, n, stride in zip(self._carrying, self._found, self._strides, strict=True):
+            slope = None if n is None else found[n]
+            if slope is None or slope.stride() != stride:
+                slope = _laid_out(outputs[k], slope, stride)
+            errors.append(slope)
+        return errors
 
     def _look(self, outputs: list[Any]) -> Capture:
         """Find or capture the loss for these outputs."""
@@ -132,6 +140,11 @@ class Face:
             if program not in _short:
                 _short[program] = slopes(program)
             self._short = _short[program]
+        if self._short is not None and not (capture.once or capture.asks):
+            self._steady = compiled.binding.values(self._inputs)
+            output_at = dict(zip(self._places, self._carrying, strict=True))
+            where = enumerate(compiled.binding.sources)
+            self._moving = [(i, output_at[place]) for i, place in where if place in output_at]
         return capture
 
     def _slopes(self, compiled: Compiled) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:

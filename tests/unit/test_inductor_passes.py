@@ -114,7 +114,7 @@ def test_tanh_is_as_close_to_float64_as_the_librarys() -> None:
     exact = torch.tanh(x.double())
     gap = (tanh(x).double() - exact).abs()
     library = (torch.tanh(x).double() - exact).abs()
-    assert gap.max() < 3 * 2**-24 and gap.mean() < 2 * library.mean()
-    assert (gap[x != 0] / exact[x != 0].abs()).max() < 5 * 2**-24
+    assert gap.max() < 2.5 * 2**-24 and gap.mean() < 2 * library.mean()
+    assert (gap[x != 0] / exact[x != 0].abs()).max() < 4 * 2**-24
     special = torch.tensor([float("inf"), float("-inf"), float("nan"), 0.0])
     torch.testing.assert_close(tanh(special), torch.tanh(special), rtol=0, atol=0, equal_nan=True)

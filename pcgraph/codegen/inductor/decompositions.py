@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch._inductor import inductor_prims
 
 from .tanh import tanh
 
@@ -17,7 +18,7 @@ def decompositions() -> dict[Any, Any]:
 
 
 def _tanh(x: torch.Tensor) -> Any:
-    return tanh(x) if x.dtype is torch.float32 and x.device.type == "cpu" else NotImplemented
+    return tanh(x, inductor_prims.fma) if x.dtype is torch.float32 and x.device.type == "cpu" else NotImplemented
 
 
 def _addmm(bias: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: Any = 1, alpha: Any = 1) -> Any:
