@@ -9,9 +9,9 @@ How it measures
   call: forward pass, T inference steps of plain gradient descent, and a step of SGD on the weights.
 * In every round each runs once at T = 20 and once at T = 40, in an order that is shuffled anew. What an inference step
   costs is the difference, by 20: it holds no forward pass, no weight gradient and no call. Medians and quartiles.
-* The networks of the peers have a value node per layer, and so has pcgraph's with ``value_nodes="layers"``: jpc's and it
-  follow the same equations. With a node per operation there are two per layer: one more product of a slope, one more
-  error, one more step. jpc takes any list of layers, so it runs in this way too.
+* The networks of the peers have a value node per layer, and so has pcgraph's with ``value_nodes="layers"``: it and
+  jpc's follow the same equations. With a node per operation there are two per layer: one more product of a slope, one
+  more error, one more step. jpc takes any list of layers, so it runs in this way too.
 * Before it is timed each must lower its loss in 30 training steps.
 """
 

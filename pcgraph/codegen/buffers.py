@@ -61,7 +61,7 @@ class Scratch:
     def __init__(self) -> None:
         self._made: dict[TensorSpec, list[str]] = {}
         self._used: dict[TensorSpec, int] = {}
-        self._views: dict[str, None] = {}
+        self._before: dict[str, Line] = {}
 
     def take(self, spec: TensorSpec) -> str:
         """A buffer of this layout that nobody else uses at this level."""
@@ -78,7 +78,13 @@ class Scratch:
 
     def views(self, lines: Sequence[Line]) -> None:
         """Take down which views lines read."""
-        self._views.update((read, None) for line in lines for read in line.reads if read.startswith("v_"))
+        for read in (read for line in lines for read in line.reads if read.startswith("v_")):
+            self._before.setdefault(read, Line((read,), "%s.t()", (read.removeprefix("v_"),)))
+
+    def once(self, line: Line) -> None:
+        """Take down what is made before the steps; a name stands for the same line wherever it is asked for."""
+        self.views([line])
+        self._before.setdefault(line.outs[0], line)
 
     def free(self) -> None:
         """Everything is free again."""
@@ -86,8 +92,7 @@ class Scratch:
 
     def make(self, script: Script) -> None:
         """Emit the allocations and views."""
-        for view in self._views:
-            script.add(f"{view} = {view.removeprefix('v_')}.t()")
+        script.lines(list(self._before.values()))
         for spec, names in self._made.items():
             for name in names:
                 like = f"{spec.shape}, {spec.stride}, dtype={spec.dtype}, device={str(spec.device)!r}"

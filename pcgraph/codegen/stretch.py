@@ -36,6 +36,7 @@ class Stretch:
         owned: homes whose memory belongs to the program: they may be written in place.
         layouts: of results that die inside.
         rates: gamma as a number of a type, on a device.
+        still: names of what is the same at every step.
     """
 
     lines: list[Line] = field(default_factory=list)
@@ -43,6 +44,7 @@ class Stretch:
     owned: set[str] = field(default_factory=set)
     layouts: dict[str, TensorSpec] = field(default_factory=dict)
     rates: dict[str, TensorSpec] = field(default_factory=dict)
+    still: frozenset[str] = frozenset()
 
 
 class Writer:
@@ -64,7 +66,7 @@ class Writer:
         still: frozenset[str],
         held: frozenset[str],
     ) -> None:
-        self.stretch = Stretch()
+        self.stretch = Stretch(still=still)
         self._cells, self._predictions = cells, predictions
         self._needed, self._still, self._held = needed, still, held
         self._now: dict[str, str] = {}
@@ -136,6 +138,7 @@ class Writer:
             e, x = error_name(ref), self._cells.values[ref]
             self._settle(self._put(e, "%s - %s", _aten.sub.Tensor, bias, x), owned=True)
             self._settle(self._put(e, ACCUMULATE, _aten.addmm.default, e, value, turned), owned=True)
+            self.stretch.layouts[self._now[e]] = self._cells.errors[ref]
             return True
         product = self._put(f"q_{mu}", _PRODUCT, _aten.mm.default, value, turned)
         self.stretch.layouts[self._now[product]] = self._cells.predicted[ref]

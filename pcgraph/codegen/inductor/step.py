@@ -10,9 +10,10 @@ import operator
 from collections.abc import Callable, Sequence
 
 from ..buffers import Scratch, into
-from ..lines import Line
+from ..lines import Line, fresh_name
 from ..stretch import ACCUMULATE, Stretch
-from .fusable import is_product, is_view, weight
+from .fusable import is_product, is_view, operator_name, weight
+from .product import right_hand
 from .regions import Region
 
 Kernel = Callable[[Region, tuple[int | None, ...]], Line]
@@ -138,14 +139,28 @@ class Calls:
         plain = self._plain(line)
         views = [self._plain(view) for view in self._seen(line)]
         if line.text == ACCUMULATE:
-            return [*views, Line((), plain.text, plain.reads)]
+            e, value, matrix = plain.reads
+            return [*views, self._still("plus", line, value, matrix, e) or Line((), plain.text, plain.reads)]
         out = line.outs[0]
         if len(line.outs) == 1 and out in self._stretch.layouts and out not in self._stretch.homes:
             if (direct := into(plain, "")) is not None:
                 self._buffers[out] = self._scratch.take(self._stretch.layouts[out])
                 reads = (*direct.reads[:-1], self._buffers[out])
-                return [*views, Line((), direct.text, reads, direct.constants)]
+                call = self._still("times", line, *reads) if operator_name(line) == "mm" else None
+                return [*views, call or Line((), direct.text, reads, direct.constants)]
         return [*views, plain]
+
+    def _still(self, method: str, line: Line, value: str, matrix: str, out: str) -> Line | None:
+        """A product with a matrix that stands still, which may be packed before the steps."""
+        layout = self._stretch.layouts.get(line.outs[0])
+        names = (matrix, matrix.removeprefix("v_"))  # itself, or turned
+        if layout is None or layout.device.type != "cpu" or self._stretch.still.isdisjoint(names):
+            return None
+        rows, function = layout.shape[0], fresh_name()
+        packed = f"once{rows}_{matrix}"
+        text = f"{function}(%s, {rows}, steps)"
+        self._scratch.once(Line((packed,), text, (matrix,), ((function, right_hand),)))
+        return Line((), f"%s.{method}(%s, %s)", (packed, value, out))
 
     def _between(self, group: Sequence[int], done: set[int]) -> list[Line]:
         """Lines that are no products, as one kernel if they are worth it."""
