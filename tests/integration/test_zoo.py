@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import pcgraph
 from tests.equality import Pair, assert_exact, difference
 from tests.zoo import ZOO, Case
 
@@ -37,6 +38,13 @@ def one_thread() -> Iterator[None]:
 )
 def test_one_step(case: Case, dtype: torch.dtype) -> None:
     assert_exact(case, dtype)
+
+
+@pytest.mark.parametrize("case", FLOAT32)
+def test_value_nodes_on_layers(case: Case) -> None:
+    assert_exact(
+        case, torch.float32, steps=2, optimizer=SGD, compiler=functools.partial(pcgraph.compile, value_nodes="layers")
+    )
 
 
 @pytest.mark.parametrize("optimizer", [pytest.param(SGD, id="sgd"), pytest.param(ADAMW, id="adamw")])

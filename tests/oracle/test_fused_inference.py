@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import pcgraph
 from pcgraph.codegen.inductor import cell
-from tests.oracle.test_inference import EXAMPLES, FAST, ROUNDS, compare, squared
+from tests.oracle.test_inference import EXAMPLES, FAST, ROUNDS, compare, squared, without_compiler
 from tests.property.dags import Recipe, recipes
 from tests.zoo import ZOO
 
@@ -32,15 +32,6 @@ def one_thread() -> Iterator[None]:
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """No kernel is compiled."""
     without_compiler(monkeypatch)
-
-
-def without_compiler(patch: pytest.MonkeyPatch) -> None:
-    def fail(*args: object, **kwargs: object) -> None:
-        raise RuntimeError("no compiler")
-
-    patch.setattr(cell, "compiled", fail)
-    patch.setattr(cell, "_cells", {})
-    patch.setattr(pcgraph.compiler, "_programs", type(pcgraph.compiler._programs)())
 
 
 # -- the order of calls ----------------------------------------------------------------------------------

@@ -18,11 +18,24 @@ from torch import Tensor, nn
 
 import pcgraph
 from pcgraph.codegen import Inference
+from pcgraph.codegen.inductor import cell
 from pcgraph.codegen.program import PROGRAMS
 from pcgraph.runtime.inference import inference_of
 from pcgraph.schedule import schedule
 from tests.property.dags import Recipe, recipes
 from tests.zoo import ZOO, Case
+
+
+def without_compiler(patch: pytest.MonkeyPatch) -> None:
+    """Under the back end inductor no kernel is compiled; its lines run in its place."""
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("no compiler")
+
+    patch.setattr(cell, "compiled", fail)
+    patch.setattr(cell, "_cells", {})
+    patch.setattr(pcgraph.compiler, "_programs", type(pcgraph.compiler._programs)())
+
 
 LIMIT = 60 * 14  # vertices x steps: a simulation costs that much
 FAST = """
@@ -41,12 +54,19 @@ def squared(output: Tensor, target: Tensor) -> Tensor:
 Made = Callable[[float, int], pcgraph.Rule]
 
 
-def compare(case: Case, gamma: float, bitwise: bool, backend: str = "eager", made: Made = pcgraph.IL) -> int:
+def compare(
+    case: Case,
+    gamma: float,
+    bitwise: bool,
+    backend: str = "eager",
+    made: Made = pcgraph.IL,
+    value_nodes: str = "operations",
+) -> int:
     """Number of value nodes compared; 0 where the model is out of reach of one of the two."""
     if torch.float64 not in case.dtypes:
         return 0
     model, args, kwargs = case.build(torch.float64)
-    network = pcgraph.compile(model, backend=backend)
+    network = pcgraph.compile(model, backend=backend, value_nodes=value_nodes)
     network.prepare(*args, **kwargs)
     graph, binding = network.graph, network._last().compiled.binding
     if not graph.depth or network.cache_info()["once"] or kwargs or len(graph.depth) > LIMIT // 2:
@@ -84,6 +104,14 @@ def test_equals_the_simulation_to_the_bit(name: str) -> None:
     assert compare(ZOO[name], 0.125, bitwise=True) > 0
 
 
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+@pytest.mark.parametrize("name", FAST)
+def test_layers_equal_their_simulation(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if backend == "inductor":
+        without_compiler(monkeypatch)
+    assert compare(ZOO[name], 0.125, bitwise=False, backend=backend, value_nodes="layers") > 0
+
+
 @pytest.mark.parametrize("made", [pcgraph.FixedPrediction, pcgraph.ErrorPC])
 @pytest.mark.parametrize("name", FAST)
 def test_rules_of_errors_equal_the_simulation(name: str, made: Made) -> None:
@@ -96,6 +124,17 @@ def test_rules_of_errors_equal_the_simulation(name: str, made: Made) -> None:
 @pytest.mark.parametrize("name", sorted(set(ZOO) - set(FAST)))
 def test_rules_of_errors_equal_the_simulation_on_the_zoo(name: str, made: Made) -> None:
     if not compare(ZOO[name], 0.125 / 4, bitwise=False, made=made):
+        pytest.skip("captured anew at every call, keeps tensors, takes keywords, too large, or without float64")
+
+
+@pytest.mark.wide
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+@pytest.mark.parametrize("name", sorted(set(ZOO) - set(FAST)))
+def test_layers_equal_their_simulation_on_the_zoo(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if backend == "inductor":
+        without_compiler(monkeypatch)
+    if not compare(ZOO[name], 0.125, bitwise=False, backend=backend, value_nodes="layers"):
         pytest.skip("captured anew at every call, keeps tensors, takes keywords, too large, or without float64")
 
 

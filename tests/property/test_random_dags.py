@@ -53,6 +53,13 @@ def test_learns_the_same_with_low_memory(recipe: Recipe) -> None:
     assert_exact(recipe.case(), compiler=functools.partial(pcgraph.compile, memory="low"))
 
 
+@settings(SETTINGS, max_examples=EXAMPLES // 5)
+@given(recipes())
+def test_learns_the_same_with_value_nodes_on_layers(recipe: Recipe) -> None:
+    for dtype in (torch.float32, torch.float64):
+        assert_exact(recipe.case(), dtype, compiler=functools.partial(pcgraph.compile, value_nodes="layers"))
+
+
 @SETTINGS
 @given(recipes())
 def test_graph_is_sound_and_levelled(recipe: Recipe) -> None:
