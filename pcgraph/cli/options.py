@@ -35,6 +35,13 @@ class BackendName(StrEnum):
     INDUCTOR = "inductor"
 
 
+class ValueNodes(StrEnum):
+    """Where there are value and error nodes."""
+
+    OPERATIONS = "operations"
+    LAYERS = "layers"
+
+
 Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show the traceback of an error.")]
 Model = Annotated[
     str,
