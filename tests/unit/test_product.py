@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pcgraph.codegen.inductor import product
-from pcgraph.codegen.inductor.product import Library, Packed, right_hand
+from pcgraph.codegen.inductor.product import RightHand
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +28,12 @@ def kernel() -> Callable[..., None]:
     return found
 
 
+def packed(matrix: torch.Tensor, kernel: Callable[..., None]) -> RightHand:
+    right = RightHand(matrix)
+    right.pack(kernel)
+    return right
+
+
 def tensors(rows: int, depth: int, columns: int, turned: bool) -> tuple[torch.Tensor, torch.Tensor]:
     draw = torch.Generator().manual_seed(rows + depth + columns)
     a = torch.randn(rows, depth, generator=draw)
@@ -40,12 +46,12 @@ def tensors(rows: int, depth: int, columns: int, turned: bool) -> tuple[torch.Te
 @pytest.mark.parametrize(("depth", "columns"), [(1, 1), (3, 16), (300, 10), (10, 33), (319, 31), (321, 16), (700, 47)])
 def test_equals_float64(kernel: Callable[..., None], rows: int, depth: int, columns: int, turned: bool) -> None:
     a, matrix = tensors(rows, depth, columns, turned)
-    packed, out = Packed(matrix, kernel), torch.full((rows, columns), float("nan"))
+    right, out = packed(matrix, kernel), torch.full((rows, columns), float("nan"))
     exact = a.double() @ matrix.double()
     bound = 2**-22 * (a.double().abs() @ matrix.double().abs()).max()
-    packed.times(a, out)
+    right.times(a, out, 0)
     assert (out - exact).abs().max() < bound
-    packed.plus(a, out)
+    right.plus(a, out, 0)
     assert (out - 2 * exact).abs().max() < 2 * bound
 
 
@@ -53,7 +59,7 @@ def test_what_is_infinite_stays_where_it_is(kernel: Callable[..., None]) -> None
     a, matrix = tensors(7, 20, 18, False)
     a[2, 3], a[4, 5] = float("inf"), float("nan")
     out = torch.empty(7, 18)
-    Packed(matrix, kernel).times(a, out)
+    packed(matrix, kernel).times(a, out, 0)
     torch.testing.assert_close(out, a @ matrix, equal_nan=True)
 
 
@@ -62,10 +68,10 @@ def test_other_layouts_go_to_the_library(kernel: Callable[..., None], which: str
     a, matrix = tensors(7, 20, 18, False)
     out = torch.empty(18, 7).t() if which == "result" else torch.empty(7, 18)
     given = a.t().contiguous().t() if which == "value" else a
-    packed = Packed(matrix, kernel)
-    packed.times(given, out)
+    right = packed(matrix, kernel)
+    right.times(given, out, 0)
     torch.testing.assert_close(out, a @ matrix)
-    packed.plus(given, out)
+    right.plus(given, out, 0)
     torch.testing.assert_close(out, 2 * (a @ matrix))
 
 
@@ -78,20 +84,28 @@ def test_other_layouts_go_to_the_library(kernel: Callable[..., None], which: str
     ],
 )
 def test_what_cannot_be_packed(why: str, matrix: torch.Tensor) -> None:
-    assert type(right_hand(matrix, 64, 1000)) is Library, why
+    assert product.kernel_for(matrix, 64) is None, why
 
 
 def test_one_product_is_not_worth_packing_for(monkeypatch: pytest.MonkeyPatch, kernel: Callable[..., None]) -> None:
     monkeypatch.setattr(product, "_trial", lambda rows, matrix: kernel)
     monkeypatch.setattr(product, "_quicker", {})
-    matrix = torch.ones(300, 300)
-    assert type(right_hand(matrix, 64, 1)) is Library and type(right_hand(matrix, 64, 20)) is Packed
+    a, out = torch.ones(64, 300), torch.empty(64, 300)
+
+    def is_packed(left: int) -> bool:
+        right = RightHand(torch.ones(300, 300))
+        right.times(a, out, left)
+        right.plus(a, out, left + 10)  # decided by then
+        assert torch.equal(out, torch.full((64, 300), 600.0))
+        return right._kernel is not None
+
+    assert not is_packed(1) and is_packed(2) and is_packed(20)
     torch.set_num_threads(2)
-    assert type(right_hand(matrix, 64, 20)) is Library
+    assert not is_packed(20)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     try:
-        assert type(right_hand(matrix, 64, 20)) is Library
+        assert not is_packed(20)
     finally:
         torch.use_deterministic_algorithms(False)
 

@@ -19,6 +19,7 @@ from .proof import objection
 _LARGEST = 1 << 27  # multiplications: beyond that packing is nothing to a product
 _ROUNDS = 9
 _MARGIN = 0.95  # of the library's time
+_WORTH_IT = 128  # rows that a matrix is multiplied by: packing it takes what is saved by about so many
 
 # Tiles of 6 rows and two vectors of columns stay in registers while they are summed up. `packed` has, for every block
 # of the depth, panels of so many columns: [block][panel][depth in block][column]; what is missing in the last one is
@@ -117,7 +118,7 @@ static void pack(const float* b, float* packed, int64_t columns, int64_t depth, 
     }
 }
 
-extern "C" void kernel(const float* a, const float* b, float* c, int64_t rows, int64_t columns, int64_t depth,
+extern "C" void kernel(const float* a, const float* b, float* c, int64_t rows, int64_t depth, int64_t columns,
                        int64_t add, int64_t down, int64_t across) {
     if (rows) multiply(a, b, c, rows, columns, depth, add);
     else pack(b, c, columns, depth, down, across);
@@ -127,70 +128,62 @@ _TYPES = ("const float*", "const float*", "float*", *("const int64_t",) * 6)
 _COLUMNS = 32  # no panel is wider
 
 
-class Library:
-    """The library's products with a matrix.
-
-    Args:
-        matrix: what stands on the right.
-    """
-
-    __slots__ = ("_matrix",)
-
-    def __init__(self, matrix: torch.Tensor) -> None:
-        self._matrix = matrix
-
-    def times(self, a: torch.Tensor, out: torch.Tensor) -> None:
-        """``out = a @ matrix``."""
-        torch.mm(a, self._matrix, out=out)
-
-    def plus(self, a: torch.Tensor, out: torch.Tensor) -> None:
-        """``out += a @ matrix``."""
-        out.addmm_(a, self._matrix)
-
-
-class Packed(Library):
-    """The same with the matrix packed; whatever is not laid out row by row goes to the library."""
-
-    __slots__ = ("_columns", "_depth", "_kernel", "_panels")
-
-    def __init__(self, matrix: torch.Tensor, kernel: Callable[..., None]) -> None:
-        super().__init__(matrix)
-        self._depth, self._columns = matrix.shape
-        self._kernel = kernel
-        size = -(-self._columns // _COLUMNS) * _COLUMNS * self._depth
-        self._panels = torch.empty(size, dtype=torch.float32)
-        kernel(matrix, matrix, self._panels, 0, self._columns, self._depth, 0, *matrix.stride())
-
-    def times(self, a: torch.Tensor, out: torch.Tensor) -> None:
-        """``out = a @ matrix``."""
-        if a.is_contiguous() and out.is_contiguous():
-            self._kernel(a, self._panels, out, a.shape[0], self._columns, self._depth, 0, 0, 0)
-        else:
-            super().times(a, out)
-
-    def plus(self, a: torch.Tensor, out: torch.Tensor) -> None:
-        """``out += a @ matrix``."""
-        if a.is_contiguous() and out.is_contiguous():
-            self._kernel(a, self._panels, out, a.shape[0], self._columns, self._depth, 1, 0, 0)
-        else:
-            super().plus(a, out)
-
-
-def right_hand(matrix: torch.Tensor, rows: int, times: int) -> Library:
-    """Products with a matrix that stands still meanwhile.
+class RightHand:
+    """A matrix that stands still while others are multiplied by it. Whether it is packed shows at the first product.
 
     Args:
         matrix: [depth, columns], on the right of all products.
-        rows: of what stands on the left.
-        times: how many products there will be.
     """
-    if times * rows < matrix.shape[0] or not _possible(matrix, rows):
-        return Library(matrix)  # packing takes the time of some dozen rows
+
+    __slots__ = ("_decided", "_kernel", "_matrix", "_panels")
+
+    def __init__(self, matrix: torch.Tensor) -> None:
+        self._matrix = matrix
+        self._decided = False
+        self._kernel: Callable[..., None] | None = None
+
+    def times(self, a: torch.Tensor, out: torch.Tensor, left: int) -> None:
+        """``out = a @ matrix``; there are so many products `left`, this one included."""
+        if self._packed(a, out, left):
+            self._multiply(a, out, 0)
+        else:
+            torch.mm(a, self._matrix, out=out)
+
+    def plus(self, a: torch.Tensor, out: torch.Tensor, left: int) -> None:
+        """``out += a @ matrix``."""
+        if self._packed(a, out, left):
+            self._multiply(a, out, 1)
+        else:
+            out.addmm_(a, self._matrix)
+
+    def _multiply(self, a: torch.Tensor, out: torch.Tensor, add: int) -> None:
+        assert self._kernel is not None
+        self._kernel(a, self._panels, out, *a.shape, self._matrix.shape[1], add, 0, 0)
+
+    def _packed(self, a: torch.Tensor, out: torch.Tensor, left: int) -> bool:
+        if not self._decided:
+            self._decided = True
+            kernel = kernel_for(self._matrix, a.shape[0]) if left * a.shape[0] >= _WORTH_IT else None
+            if kernel is not None:
+                self.pack(kernel)
+        return self._kernel is not None and a.is_contiguous() and out.is_contiguous()
+
+    def pack(self, kernel: Callable[..., None]) -> None:
+        """Put the matrix into panels, for a kernel that reads them."""
+        depth, columns = self._matrix.shape
+        self._panels = torch.empty(-(-columns // _COLUMNS) * _COLUMNS * depth, dtype=torch.float32)
+        kernel(self._matrix, self._matrix, self._panels, 0, depth, columns, 0, *self._matrix.stride())
+        self._decided, self._kernel = True, kernel
+
+
+def kernel_for(matrix: torch.Tensor, rows: int) -> Callable[..., None] | None:
+    """The kernel for products of so many rows with a matrix; None if the library is as good, or the only one."""
+    if not _possible(matrix, rows):
+        return None
     key = (rows, *matrix.shape, matrix.stride(1) == 1)
     if key not in _quicker:
         _quicker[key] = _trial(rows, matrix)
-    kernel = _quicker[key]
-    return Library(matrix) if kernel is None else Packed(matrix, kernel)
+    return _quicker[key]
 
 
 _quicker: dict[Any, Callable[..., None] | None] = {}  # by sizes and order, the kernel where it won
@@ -221,14 +214,15 @@ def _trial(rows: int, matrix: torch.Tensor) -> Callable[..., None] | None:
     depth, columns = matrix.shape
     a = torch.randn(rows, depth, generator=draw)
     b = torch.empty_strided(matrix.shape, matrix.stride()).copy_(torch.randn(depth, columns, generator=draw))
-    contenders = (Library(b), Packed(b, kernel))
+    contenders = (RightHand(b), RightHand(b))
+    contenders[1].pack(kernel)
     outs = [torch.full((rows, columns), 0.5) for _ in contenders]
     exact = a.double() @ b.double()
     for contender, out in zip(contenders, outs, strict=True):
-        contender.times(a, out)
+        contender.times(a, out, 0)
     first = [out.clone() for out in outs]
     for contender, out in zip(contenders, outs, strict=True):
-        contender.plus(a, out)
+        contender.plus(a, out, 0)
     for (library, own), wide in ((first, exact), (outs, 2 * exact)):
         if objection([a, b], [library], [own], partial(list, [wide])) is not None:
             return None
@@ -236,7 +230,7 @@ def _trial(rows: int, matrix: torch.Tensor) -> Callable[..., None] | None:
     for _ in range(_ROUNDS):
         for contender, out, taken in zip(contenders, outs, seconds, strict=True):
             start = time.perf_counter()
-            contender.times(a, out)
+            contender.times(a, out, 0)
             taken.append(time.perf_counter() - start)
     return kernel if min(seconds[1]) < _MARGIN * min(seconds[0]) else None
 

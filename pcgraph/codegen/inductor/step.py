@@ -13,7 +13,7 @@ from ..buffers import Scratch, into
 from ..lines import Line, fresh_name
 from ..stretch import ACCUMULATE, Stretch
 from .fusable import is_product, is_view, operator_name, weight
-from .product import right_hand
+from .product import RightHand
 from .regions import Region
 
 Kernel = Callable[[Region, tuple[int | None, ...]], Line]
@@ -156,11 +156,9 @@ class Calls:
         names = (matrix, matrix.removeprefix("v_"))  # itself, or turned
         if layout is None or layout.device.type != "cpu" or self._stretch.still.isdisjoint(names):
             return None
-        rows, function = layout.shape[0], fresh_name()
-        packed = f"once{rows}_{matrix}"
-        text = f"{function}(%s, {rows}, steps)"
-        self._scratch.once(Line((packed,), text, (matrix,), ((function, right_hand),)))
-        return Line((), f"%s.{method}(%s, %s)", (packed, value, out))
+        right, function = f"right_{matrix}", fresh_name()
+        self._scratch.once(Line((right,), f"{function}(%s)", (matrix,), ((function, RightHand),)))
+        return Line((), f"%s.{method}(%s, %s, steps - t)", (right, value, out))
 
     def _between(self, group: Sequence[int], done: set[int]) -> list[Line]:
         """Lines that are no products, as one kernel if they are worth it."""
