@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..errors import PCGraphError
+from ..graph import TensorSpec
 from .buffers import Scratch
 from .emit import Emitted, emit
 from .lines import Line
@@ -52,6 +53,10 @@ class Backend(Protocol):
         """A stretch of inference as calls; None to leave it as it is."""
         ...
 
+    def alone(self, line: Line, spec: TensorSpec) -> Line:
+        """A line by itself, whose result looks like that, in the way that is quickest."""
+        ...
+
     @property
     def uncompiled(self) -> dict[str, str]:
         """Parts that stay as emitted, of all programs so far, and why."""
@@ -76,6 +81,10 @@ class Eager:
     def stretch(self, stretch: Stretch, scratch: Scratch) -> list[Line] | None:
         """Never."""
         return None
+
+    def alone(self, line: Line, spec: TensorSpec) -> Line:
+        """As it is."""
+        return line
 
     @property
     def uncompiled(self) -> dict[str, str]:

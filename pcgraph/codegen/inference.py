@@ -119,7 +119,9 @@ class Inference:
             else:
                 moves = cells.relay(vertex) if vertex.operation is None else cells.operation(vertex)
                 self.moves[name] = moves
-                lines += [*moves.setup, *moves.first]
+                alone = self._backend.alone
+                first = moves.first if vertex.multi else [alone(i, cells.predicted[moves.refs[0]]) for i in moves.first]
+                lines += [*moves.setup, *first]
                 if graph.depth[name]:
                     lines += [place(cells, ref, mu) for ref, mu in zip(moves.refs, moves.predictions, strict=True)]
         self._predictions = {

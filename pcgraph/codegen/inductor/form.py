@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
+from ...graph import TensorSpec
 from ..buffers import Scratch
 from ..emit import Emitted, emit
 from ..lines import Line, fresh_name
 from ..stretch import Stretch
 from .cell import Site
-from .fusable import fusable, is_product
+from .fusable import fusable, is_product, operator_name
 from .merge import merged
 from .regions import Region, gathered, region_of, sunk, worth_it
 from .repeats import cut
@@ -72,6 +75,13 @@ class Inductor:
     def stretch(self, stretch: Stretch, scratch: Scratch) -> list[Line] | None:
         """Products as they are, one kernel for everything between two; see `step`."""
         return Calls(stretch, scratch, self._kernel).lines
+
+    def alone(self, line: Line, spec: TensorSpec) -> Line:
+        """Our own tanh instead of the library's; everything else as it is."""
+        if operator_name(line) != "tanh" or spec.dtype is not torch.float32 or spec.device.type != "cpu":
+            return line
+        call = self._kernel(Region((line,), line.reads, line.outs), (None,))
+        return Line(line.outs, call.text, call.reads, call.constants)
 
     def _kernel(self, region: Region, places: tuple[int | None, ...]) -> Line:
         canonical, key = region.canonical()

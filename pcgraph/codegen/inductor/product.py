@@ -107,12 +107,23 @@ static void pack(const float* b, float* packed, int64_t columns, int64_t depth, 
             const float* from = b + k * down + j * across;
             for (int64_t n = 0; n < deep; ++n)
                 for (int64_t c = wide; c < PANEL; ++c) packed[n * PANEL + c] = 0;
-            if (across == 1) {
+            if (across == 1 && wide == PANEL) {
+                for (int64_t n = 0; n < deep; ++n)
+                    std::memcpy(packed + n * PANEL, from + n * down, PANEL * sizeof(float));
+            } else if (across == 1) {
                 for (int64_t n = 0; n < deep; ++n)
                     std::copy(from + n * down, from + n * down + wide, packed + n * PANEL);
             } else {
-                for (int64_t c = 0; c < wide; ++c)
-                    for (int64_t n = 0; n < deep; ++n) packed[n * PANEL + c] = from[n * down + c * across];
+                // What is turned goes through registers, 8 by 8.
+                const int64_t right = down == 1 ? wide / 8 * 8 : 0, bottom = down == 1 ? deep / 8 * 8 : 0;
+                for (int64_t n = 0; n < bottom; n += 8)
+                    for (int64_t c = 0; c < right; c += 8) {
+                        const float* square = from + n + c * across;
+                        at::vec::transpose_mxn<float, 8, 8>(square, across, packed + n * PANEL + c, PANEL);
+                    }
+                for (int64_t n = 0; n < deep; ++n)
+                    for (int64_t c = n < bottom ? right : 0; c < wide; ++c)
+                        packed[n * PANEL + c] = from[n * down + c * across];
             }
         }
     }
