@@ -24,7 +24,18 @@ _HOOKS = (
 )  # fmt: skip
 _SETTABLE = frozenset({"training", "forward", "_compiled_call_impl", *_HOOKS})
 _OWN = frozenset(
-    {"module", "_front", "_options", "_programs", "_latest", "_watching", "_errors", "_objectives", "_counts"}
+    {
+        "module",
+        "_front",
+        "_options",
+        "_programs",
+        "_signatures",
+        "_latest",
+        "_watching",
+        "_errors",
+        "_objectives",
+        "_counts",
+    }
 )
 
 
