@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -74,18 +74,6 @@ class Type:
 
     def __iter__(self) -> Iterator[Any]:
         yield type(self.item)
-
-
-class Counted:
-    """The number of elements of a container, and the elements."""
-
-    def __init__(self, view: Iterable[Any]) -> None:
-        self._view = view
-
-    def __iter__(self) -> Iterator[Any]:
-        elements = list(self._view)
-        yield len(elements)
-        yield from elements
 
 
 class Items:
