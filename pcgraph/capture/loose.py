@@ -14,7 +14,7 @@ from typing import Any
 
 from .identity import addresses
 
-_LONG, _MANY = 16, 512  # elements of one container, and of all that are unpacked
+_LONG, _MANY = 64, 512  # elements of one container, and of all that are unpacked
 
 View = Iterable[Any]
 Same = Callable[[Any, Any], bool]
@@ -57,11 +57,14 @@ class Loose:
         """Whether every container has its elements, or ones that are worth the same."""
         _, unpacked, long = self._were
         try:
-            if self._same(self._short, unpacked) and [addresses(list(view)) for view in self._long] == long:
+            if self._same(self._short, unpacked) and (not long or self._long_ones() == long):
                 return True
         except (ValueError, RuntimeError):  # more or fewer elements than variables; changed while iterating
             pass
         return self._worth_the_same()
+
+    def _long_ones(self) -> list[bytes]:
+        return [addresses(list(view)) for view in self._long]
 
     def _worth_the_same(self) -> bool:
         try:

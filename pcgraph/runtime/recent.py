@@ -31,27 +31,32 @@ class Recent:
     def __init__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], given: Given) -> None:
         self._positional, self._names, self._signature = len(args), tuple(kwargs), given.signature
         leaves = (*args, *kwargs.values())
-        self._tensors = [k for k, leaf in enumerate(leaves) if type(leaf) in _TENSORS]
+        self._places = [k for k, leaf in enumerate(leaves) if type(leaf) in _TENSORS]
         self._values = [(k, leaf) for k, leaf in enumerate(leaves) if type(leaf) not in _TENSORS]
+        self._learning = [k for k, tensor in enumerate(given.tensors) if tensor.requires_grad]
         self._check = _guards.TensorGuards(*given.tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
 
     def again(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Given | None:
         """What is given, if it surely has the same signature."""
         if len(args) != self._positional or tuple(kwargs) != self._names:
             return None
-        leaves = (*args, *kwargs.values())
-        for k, value in self._values:
-            if type(leaves[k]) is not type(value) or leaves[k] != value:
-                return None
-        tensors = [leaves[k] for k in self._tensors]
-        # The guard compares requires_grad only where gradients are on. It tells one tensor given twice.
-        if not (self._check(*tensors) and torch.is_grad_enabled()):
+        tensors = [*args, *kwargs.values()]
+        if self._values:
+            for k, value in self._values:
+                if type(tensors[k]) is not type(value) or tensors[k] != value:
+                    return None
+            tensors = [tensors[k] for k in self._places]
+        # The guard compares requires_grad only where gradients are on, and classes before anything else.
+        if not (torch.is_grad_enabled() and self._check(*tensors)):
             return None
         for tensor in tensors:
-            if tensor.__dict__ or tensor.is_neg() or not tensor.is_leaf:
+            if tensor.__dict__ or tensor.is_neg():
+                return None
+        for k in self._learning:
+            if not tensors[k].is_leaf:
                 return None
         memories = memories_of(tensors)
-        if len(set(memories)) != len(memories):
+        if len(tensors) > 1 and len(set(memories)) != len(tensors):
             return None
         return Given(tensors, memories, self._signature)
 
