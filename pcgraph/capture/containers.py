@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextvars
 import threading
 import types
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .objects import plain_elements, plain_items
+from .objects import plain_elements
 
 
 class Cells:
@@ -84,9 +85,10 @@ class Items:
 
     def __iter__(self) -> Iterator[Any]:
         mapping = self._mapping
-        if type(mapping) is dict:
-            return chain(mapping, mapping.values())
-        items = list(plain_items(mapping))
+        for kind in (collections.OrderedDict, dict):  # whatever a class of its own says of them
+            if isinstance(mapping, kind):
+                return chain(kind.__iter__(mapping), kind.values(mapping))
+        items = list(mapping.items())
         return iter([*(key for key, _ in items), *(value for _, value in items)])
 
 
