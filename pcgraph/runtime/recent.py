@@ -46,7 +46,7 @@ class Recent:
                 if type(tensors[k]) is not type(value) or tensors[k] != value:
                     return None
             tensors = [tensors[k] for k in self._places]
-        # The guard compares requires_grad only where gradients are on, and classes before anything else.
+        # Where gradients are off, a guard of torch's may take requires_grad for false.
         if not (torch.is_grad_enabled() and self._check(*tensors)):
             return None
         for tensor in tensors:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import pcgraph
 from pcgraph.runtime import recent
 from pcgraph.runtime.recent import Signatures
 from pcgraph.runtime.signature import Given, signature_of
@@ -158,3 +159,28 @@ def test_few_are_kept() -> None:
     for size in range(300):
         signatures.of((new(size),), {})
     assert len(signatures._known) <= 64
+
+
+def test_a_told_call_is_still_asked_whether_its_arguments_are_the_models() -> None:
+    linear = torch.nn.Linear(3, 3)
+    network = pcgraph.compile(linear)
+    for x, captures in (
+        (torch.ones(3, 3), 1),
+        (torch.ones(3, 3), 1),
+        (linear.weight.detach(), 2),
+        (torch.ones(3, 3), 2),
+    ):
+        linear.zero_grad()
+        network(x).sum().backward()
+        assert network.cache_info()["captures"] == captures
+        assert linear.weight.grad is not None and torch.equal(linear.weight.grad, x.sum(0).expand(3, 3))
+    assert network.cache_info()["programs"] == 1
+
+
+def test_a_told_call_is_still_asked_by_guards() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5))
+    network = pcgraph.compile(model)
+    for mode, captures in ((True, 1), (True, 1), (False, 2), (False, 2), (True, 2)):
+        network.train(mode)
+        network(torch.ones(2, 3)).sum().backward()
+        assert network.cache_info()["captures"] == captures
