@@ -125,14 +125,15 @@ class _Capture:
         """Whether the model has read values of tensors."""
         return self.captured.guards.asks
 
-    def holds(self, inputs: Sequence[torch.Tensor]) -> bool:
+    def holds(self, inputs: Sequence[torch.Tensor], memories: Sequence[int]) -> bool:
         """Whether the guards hold."""
-        if any(map(self.captured.holds, inputs)):
+        guards = self.captured.guards
+        if self.captured.holds_any(inputs, memories):
             return False
-        if self.asks and checkpointed():  # what is evaluated for a question is none of a checkpoint's
+        if guards.asks and checkpointed():  # what is evaluated for a question is none of a checkpoint's
             with hooks_off():
-                return self.captured.guards.hold(inputs)
-        return self.captured.guards.hold(inputs)
+                return guards.hold(inputs)
+        return guards.hold(inputs)
 
 
 def _front(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], network: PCNetwork) -> _Capture:

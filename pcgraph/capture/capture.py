@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -149,10 +149,11 @@ def _record(call: _Call, aten: bool, state: PythonState, presented: Presented) -
     recorder.tape.values.clear()
     own = frozenset({storage_key(t) for t in owned} - {None})
 
-    def holds(tensor: torch.Tensor) -> bool:
-        return state.knows(tensor) or storage_key(tensor) in own
+    def holds_any(tensors: Sequence[torch.Tensor], memories: Iterable[int | None]) -> bool:
+        return not (own.isdisjoint(memories) and state.knows_none(tensors))
 
-    once += ["an argument is the model's, or shares memory with it" for t in presented.callers if holds(t)][:1]
+    if holds_any(presented.callers, map(storage_key, presented.callers)):
+        once.append("an argument is the model's, or shares memory with it")
     once += ["the run puts attributes on an argument"] if presented.marked() else []
     once += ["the run changes requires_grad of a tensor"] if recorder.flagged() else []
     presented.hand_back(model)
@@ -175,7 +176,7 @@ def _record(call: _Call, aten: bool, state: PythonState, presented: Presented) -
         stale,
         tuple(recorder.woken),
         aten,
-        holds,
+        holds_any,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -86,7 +86,8 @@ class Captured:
         stale: autograd's complaint about a value that is written after learning has come to need it, or None.
         woken: inputs that the model makes require a gradient.
         aten: ATen calls were recorded instead of torch's.
-        holds: whether a tensor is the model's, or lies in its memory: a graph is right for arguments that do not.
+        holds_any: whether one of several tensors, in these memories, is the model's or lies in its memory: a graph is
+            right for arguments that do not.
         once: why the graph may be valid for this call only; empty if the guards cover everything.
     """
 
@@ -101,7 +102,7 @@ class Captured:
     stale: str | None = None
     woken: tuple[int, ...] = ()
     aten: bool = False
-    holds: Callable[[torch.Tensor], bool] = lambda tensor: False
+    holds_any: Callable[[Sequence[torch.Tensor], Iterable[int | None]], bool] = lambda tensors, memories: False
 
     def release(self) -> None:
         """Let go of the graph: its nodes hold each other, so that they would stay until the garbage collector comes."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import collections
 import contextvars
 import threading
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
-from .objects import plain_elements, plain_items
+from .objects import plain_elements
 
 
 class Cells:
@@ -76,18 +77,6 @@ class Type:
         yield type(self.item)
 
 
-class Counted:
-    """The number of elements of a container, and the elements."""
-
-    def __init__(self, view: Iterable[Any]) -> None:
-        self._view = view
-
-    def __iter__(self) -> Iterator[Any]:
-        elements = list(self._view)
-        yield len(elements)
-        yield from elements
-
-
 class Items:
     """Keys and values of a mapping, as a container."""
 
@@ -96,9 +85,10 @@ class Items:
 
     def __iter__(self) -> Iterator[Any]:
         mapping = self._mapping
-        if type(mapping) is dict:
-            return chain(mapping, mapping.values())
-        items = list(plain_items(mapping))
+        for kind in (collections.OrderedDict, dict):  # whatever a class of its own says of them
+            if isinstance(mapping, kind):
+                return chain(kind.__iter__(mapping), kind.values(mapping))
+        items = list(mapping.items())
         return iter([*(key for key, _ in items), *(value for _, value in items)])
 
 

@@ -117,6 +117,10 @@ class PythonState:
         """Whether an object was there to be read: it is the same at every call."""
         return id(item) in self._seen
 
+    def knows_none(self, items: Iterable[Any]) -> bool:
+        """Whether none of these objects was there."""
+        return self._seen.isdisjoint(map(id, items))
+
     # -- walking -------------------------------------------------------------------------------
     def read(self, value: Any, path: str) -> None:
         """Snapshot a value and everything reachable from it."""

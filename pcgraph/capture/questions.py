@@ -52,13 +52,14 @@ class Questions:
         nodes = _needed(answers)
         _refuse_changing(nodes, externals)
         places = {node: index for index, node in enumerate(nodes)}
-        self._sources: list[External] = []
+        self._sources: list[tuple[Any, int | None]] = []  # a tensor, or the place of an input
         steps: list[Step] = []
         of_inputs: set[fx.Node] = set()
         for node in nodes:
             if node.op in ("placeholder", "get_attr"):
-                self._sources.append(externals[node.name])
-                if self._sources[-1].input_index is not None:
+                external = externals[node.name]
+                self._sources.append((external.tensor, external.input_index))
+                if external.input_index is not None:
                     of_inputs.add(node)
                 continue
             if not of_inputs.isdisjoint(node.all_input_nodes):
@@ -71,28 +72,30 @@ class Questions:
             answer = (answers[node],) if node in answers else ()
             steps.append(Step(node.target, args, kwargs, learns, answer))
         self._ask = emit(steps, len(self._sources), lambda value, answer: same(answer_of(value), answer))
-        # Most masks are the same at every call: comparing them is ten times cheaper than asking again.
+        # Most masks are the same at every call: comparing them is cheaper than asking again.
         self._memorable = all(plain(answer) for answer in answers.values())
         # Values and places in memory (which a view of a view tells), together: another thread may ask as well.
         self._asked: tuple[list[torch.Tensor], list[Any]] | None = None
 
     def same_answers(self, inputs: Sequence[torch.Tensor]) -> bool:
         """Whether a call with these inputs would read the same."""
-        if torch._C._is_any_autocast_enabled():  # a call that was cast says so itself
-            with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-                return self._same_answers(inputs)
-        return self._same_answers(inputs)
-
-    def _same_answers(self, inputs: Sequence[torch.Tensor]) -> bool:
-        values = [
-            cast("torch.Tensor", s.tensor) if s.input_index is None else inputs[s.input_index] for s in self._sources
-        ]
+        values = [tensor if place is None else inputs[place] for tensor, place in self._sources]
         try:
             asked = self._asked
+            # Autocast decides nothing here: only whole numbers are remembered, which it does not cast.
             if asked is not None and all(map(torch.equal, values, asked[0])) and asked[1] == _offsets(values):
                 return True
-            right = self._ask(*values)
         except Exception:  # the run will raise it, where it belongs
+            return False
+        if torch._C._is_any_autocast_enabled():  # a call that was cast says so itself
+            with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+                return self._ask_again(values)
+        return self._ask_again(values)
+
+    def _ask_again(self, values: Sequence[torch.Tensor]) -> bool:
+        try:
+            right = self._ask(*values)
+        except Exception:
             return False
         if right and self._memorable and _told_by_value(values):
             self._asked = [value.detach().clone() for value in values], _offsets(values)

@@ -1,7 +1,7 @@
 """Containers as they were, and whether they still are so: asked at every call, of thousands of them, in microseconds.
 
 Most need not be looked into: one word of memory tells whether anybody wrote to them (`words`). What has no such word
-is compared element by element, by the elements' addresses.
+is compared element by element (`loose`).
 """
 
 from __future__ import annotations
@@ -9,19 +9,17 @@ from __future__ import annotations
 import collections
 import gc
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from .containers import Cells, ClassDict, Counted, Defaults, Elements, Globals, Items, Slots, Type
-from .identity import addresses
+from .containers import Cells, ClassDict, Defaults, Elements, Globals, Items, Slots, Type
+from .loose import Loose, Same, equal
 from .words import Words, slot_places
 
 _RESIZABLE = (dict, list, set, collections.deque)  # most of a module's containers are its empty tables of hooks
-Same = Callable[[Any, Any], bool]
 
 
 @dataclass(slots=True)
@@ -50,9 +48,7 @@ class Snapshots:
         self._told: list[_Snapshot] = []  # by word
         self._were: Any = None  # the words when everything was as it should be; None before anybody asked
         self._bytes = b"nobody asked"
-        self._loose: list[Iterable[Any]] = []
-        self._elements: list[Any] = []
-        self._addresses = b""
+        self._loose: Loose | None = None
 
     def add(self, container: Any, name: str) -> None:
         """Remember the elements of a container: a builtin one, or one of `containers`."""
@@ -82,30 +78,22 @@ class Snapshots:
             if not self._same_told(words):
                 return False
             self._were, self._bytes = words, words.tobytes()
-        if not self._loose:
-            return True
-        try:
-            current = list(chain.from_iterable(self._loose))
-        except RuntimeError:  # changed while iterating
-            return False
-        return addresses(current) == self._addresses or self._same_loose(current)
+        return self._loose is None or self._loose.unchanged()
 
     def _counting(self) -> Iterable[_Snapshot]:
         return (snapshot for snapshot in self._all if id(snapshot.container) not in self._without)
 
     def _arrange(self) -> None:
-        self._words, self._told, self._loose, self._elements = Words(), [], [], []
-        self._were, self._bytes, self._addresses = None, b"something is new", b""
+        self._words, self._told, self._were, self._bytes = Words(), [], None, b"something is new"
+        loose = []
         for snapshot in self._counting():
             container = snapshot.container
             words = _words_of(container)
             told = bool(words) and all([self._words.add(item, field) for item, field in words])
             self._told += [snapshot] * (len(self._words) - len(self._told))
-            if told and not (snapshot.elements and _only_counts(words)):
-                continue
-            counted = not told and isinstance(container, _RESIZABLE)
-            self._loose.append(Counted(snapshot.view) if counted else snapshot.view)
-            self._elements += [len(snapshot.elements), *snapshot.elements] if counted else snapshot.elements
+            if not told or (snapshot.elements and _only_counts(words)):
+                loose.append((snapshot.view, snapshot.elements))
+        self._loose = Loose(loose, self._same) if loose else None
         self._arranged = True
 
     def changes(self) -> list[str]:
@@ -121,22 +109,13 @@ class Snapshots:
         written = self._told if self._were is None else [self._told[i] for i in np.nonzero(words != self._were)[0]]
         for snapshot in written:
             now = list(snapshot.view)
-            if not self._equal(now, snapshot.elements):
+            if not equal(now, snapshot.elements, self._same):
                 return False
             snapshot.elements = now  # equal, but other objects: they have to live as long as their addresses count
         return True
 
-    def _same_loose(self, current: list[Any]) -> bool:
-        if not self._equal(current, self._elements):
-            return False
-        self._elements, self._addresses = current, addresses(current)
-        return True
-
     def _as_it_was(self, snapshot: _Snapshot) -> bool:
-        return self._equal(list(snapshot.view), snapshot.elements)
-
-    def _equal(self, new: list[Any], old: list[Any]) -> bool:
-        return len(new) == len(old) and all(a is b or self._same(a, b) for a, b in zip(new, old, strict=True))
+        return equal(list(snapshot.view), snapshot.elements, self._same)
 
 
 def _words_of(container: Any) -> list[tuple[Any, str | int]]:

@@ -13,6 +13,7 @@ import ctypes
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,29 +70,30 @@ class TensorWords:
         """Take the metadata as it is now for what it should be."""
         layout, addresses = self._layout, [tensor._cdata for tensor in self._tensors]
         metas = [meta for meta in _values(address + layout.meta for address in addresses) if meta]
-        # Each level says where the next one is: it must be as it was before that one may be read.
-        self._levels = [
-            _Level(id(tensor) + place for tensor in self._tensors for place in layout.object),
-            _Level(
+        levels = (
+            [id(tensor) + place for tensor in self._tensors for place in layout.object],
+            [
                 address + place
                 for tensor, address in zip(self._tensors, addresses, strict=True)
                 for place in layout.of(tensor.dim())
-            ),
-            _Level(meta + place for meta in metas for place in layout.autograd),
-        ]
+            ],
+            [meta + place for meta in metas for place in layout.autograd],
+        )
+        self._levels = tuple(_level(level) for level in levels)
 
     def unchanged(self) -> bool:
         """Whether no word has changed; if one has, the metadata may still be the same."""
-        return all(level.unchanged() for level in self._levels)
+        memory, ((objects, one), (impls, two), (metas, three)) = words.MEMORY, self._levels
+        # Each level says where the next one is: it must be as it was before that one may be read.
+        return bool(
+            memory[objects].tobytes() == one and memory[impls].tobytes() == two and memory[metas].tobytes() == three
+        )
 
 
-class _Level:
-    def __init__(self, addresses: Iterable[int]) -> None:
-        self._indices = words.indices(addresses)
-        self._were = words.MEMORY[self._indices].tobytes()
-
-    def unchanged(self) -> bool:
-        return bool(words.MEMORY[self._indices].tobytes() == self._were)
+def _level(addresses: Iterable[int]) -> tuple[Any, bytes]:
+    """Where words are, and what they are now."""
+    indices = words.indices(addresses)
+    return indices, words.MEMORY[indices].tobytes()
 
 
 def readable(tensor: torch.Tensor) -> bool:

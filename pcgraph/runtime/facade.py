@@ -23,9 +23,10 @@ _HOOKS = (
     "_forward_hooks_always_called", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
 )  # fmt: skip
 _SETTABLE = frozenset({"training", "forward", "_compiled_call_impl", *_HOOKS})
-_OWN = frozenset(
-    {"module", "_front", "_options", "_programs", "_latest", "_watching", "_errors", "_objectives", "_counts"}
-)
+_OWN = frozenset({
+    "module", "_front", "_options", "_programs", "_signatures", "_latest", "_watching", "_errors", "_objectives",
+    "_counts",
+})  # fmt: skip
 
 
 class Facade(torch.nn.Module):

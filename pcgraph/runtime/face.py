@@ -10,7 +10,7 @@ import torch
 
 from ..codegen import Inference, Program, slopes
 from ..errors import PCGraphError
-from .signature import signature_of
+from .signature import memories_of
 from .step import Loss, learned, one_number
 from .surroundings import refuse_surroundings
 
@@ -93,7 +93,7 @@ class Face:
         else:
             for place, k in zip(self._places, self._carrying, strict=True):
                 self._inputs[place] = outputs[k]
-            if capture.once or (capture.asks and not capture.holds(self._inputs)):
+            if capture.once or (capture.asks and not capture.holds(self._inputs, memories_of(self._inputs))):
                 capture = self._look(outputs)
             elif self._short is not None:
                 return self._errors(outputs, self._short(capture.compiled.binding.values(self._inputs)))
@@ -180,12 +180,12 @@ def captured(
     if not torch.is_grad_enabled():
         raise PCGraphError("learning needs gradients, which are switched off", hint="leave torch.no_grad() first")
     refuse_surroundings()
-    inputs, signature = signature_of(args, kwargs)
-    capture = network._find(signature, inputs)
+    given = network._signatures.of(args, kwargs)
+    capture = network._find(given)
     if capture is None:
-        if not any(t.requires_grad for t in (*network.parameters(), *inputs)):
+        if not any(t.requires_grad for t in (*network.parameters(), *given.tensors)):
             raise PCGraphError("neither a parameter nor an input requires a gradient", hint="unfreeze one of them")
-        capture = network._capture(args, kwargs, signature)
+        capture = network._capture(args, kwargs, given.signature)
     else:
         network._counts["hits"] += 1
-    return inputs, capture
+    return given.tensors, capture

@@ -21,8 +21,9 @@ from .compiled import Compiled
 from .facade import Facade, class_for
 from .face import LossAlone
 from .inference import infer, learn
+from .recent import Signatures
 from .relaxation import Inferred
-from .signature import signature_of
+from .signature import Given, Signature
 from .simulation import simulation
 from .step import Loss, Objective, descend_from, identity, learn_from
 from .surroundings import hide_from_compiler, refuse_surroundings
@@ -65,8 +66,8 @@ class Capture(Protocol):
         """Whether `holds` depends on the values of the inputs."""
         ...
 
-    def holds(self, inputs: Sequence[torch.Tensor]) -> bool:
-        """Whether the program is right for inputs of the same signature."""
+    def holds(self, inputs: Sequence[torch.Tensor], memories: Sequence[int]) -> bool:
+        """Whether the program is right for inputs of the same signature, which lie in these memories."""
         ...
 
 
@@ -101,6 +102,7 @@ class PCNetwork(Facade):
         own = self.__dict__
         own["_front"], own["_options"] = front, options
         own["_programs"] = OrderedDict()  # signature -> captures, latest used last
+        own["_signatures"] = Signatures()
         own["_latest"] = None
         own["_watching"], own["_errors"] = (), {}
         own["_objectives"] = {}  # by loss, networks of the model and that loss
@@ -117,21 +119,19 @@ class PCNetwork(Facade):
         if not torch.is_grad_enabled() or getattr(_thread, "capturing", False):
             return self.module(*args, **kwargs)
         refuse_surroundings()
-        inputs, signature = signature_of(args, kwargs)
-        compiled = self._program_for(args, kwargs, inputs, signature)
-        return self.module(*args, **kwargs) if compiled is None else compiled(inputs)
+        given = self._signatures.of(args, kwargs)
+        compiled = self._program_for(args, kwargs, given)
+        return self.module(*args, **kwargs) if compiled is None else compiled(given.tensors)
 
     hide_from_compiler(forward)
 
-    def _program_for(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any], inputs: Sequence[torch.Tensor], signature: Any
-    ) -> Compiled | None:
+    def _program_for(self, args: Sequence[Any], kwargs: Mapping[str, Any], given: Given) -> Compiled | None:
         """The program of a call; None if there is nothing to learn."""
-        capture = self._find(signature, inputs)
+        capture = self._find(given)
         if capture is None:
-            if not any(t.requires_grad for t in (*self.parameters(), *inputs)):
+            if not any(t.requires_grad for t in (*self.parameters(), *given.tensors)):
                 return None
-            capture = self._capture(args, kwargs, signature)
+            capture = self._capture(args, kwargs, given.signature)
         else:
             self._counts["hits"] += 1
         compiled = capture.compiled
@@ -139,11 +139,12 @@ class PCNetwork(Facade):
             compiled.watch = self._watched_refs(compiled.program.graph)
         return compiled
 
-    def _find(self, signature: Any, inputs: Sequence[torch.Tensor]) -> Capture | None:
+    def _find(self, given: Given) -> Capture | None:
+        inputs, memories, signature = given
         candidates: list[Capture] | None = self._programs.get(signature)
         if candidates:
             for place, capture in enumerate(candidates):
-                if capture.holds(inputs):
+                if capture.holds(inputs, memories):
                     if place:
                         candidates.insert(0, candidates.pop(place))
                     if len(self._programs) > 1:
@@ -151,7 +152,7 @@ class PCNetwork(Facade):
                     return capture
         return None
 
-    def _capture(self, args: Sequence[Any], kwargs: Mapping[str, Any], signature: Any) -> Capture:
+    def _capture(self, args: Sequence[Any], kwargs: Mapping[str, Any], signature: Signature) -> Capture:
         start = time.perf_counter()
         capture = self._front(self.module, args, kwargs, self)
         capture.timings["total"] = time.perf_counter() - start
@@ -170,9 +171,9 @@ class PCNetwork(Facade):
         """Capture and compile for these arguments now; returns the network."""
         with torch.enable_grad():
             refuse_surroundings()
-            inputs, signature = signature_of(args, kwargs)
-            if self._find(signature, inputs) is None:
-                self._capture(args, kwargs, signature)
+            given = self._signatures.of(args, kwargs)
+            if self._find(given) is None:
+                self._capture(args, kwargs, given.signature)
         return self
 
     def step(
@@ -215,12 +216,14 @@ class PCNetwork(Facade):
                 hint="set them on `pcn.module`, or write loss(pcn(x), y).backward()",
             )
         whole = self._with_loss(loss)
-        tensors, signature = signature_of((inputs, target), {})
-        compiled = whole._program_for((inputs, target), {}, tensors, signature)
+        given = whole._signatures.of((inputs, target), {})
+        compiled = whole._program_for((inputs, target), {}, given)
         if compiled is None:
             raise PCGraphError("neither a parameter nor an input requires a gradient", hint="unfreeze one of them")
         self.__dict__["_latest"] = whole._latest
-        return learn_from(compiled, tensors) if optimizer is None else descend_from(compiled, tensors, optimizer)
+        if optimizer is None:
+            return learn_from(compiled, given.tensors)
+        return descend_from(compiled, given.tensors, optimizer)
 
     def learn(
         self, inputs: Any, target: Any, loss: Loss, rule: Rule, optimizer: torch.optim.Optimizer | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._pytree import tree_flatten, tree_leaves
@@ -14,11 +14,40 @@ from ..marks import marks
 _PLAIN = (torch.Tensor, bool, int, float, str, type(None))  # nothing to flatten
 
 
-def signature_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[torch.Tensor], Any]:
-    """The different tensors among the arguments, and everything about the arguments that a program depends on.
+class Signature:
+    """Programs are filed by it: it compares by value, and its hash is computed once."""
+
+    __slots__ = ("_hash", "_key")
+
+    def __init__(self, key: tuple[Any, ...]) -> None:
+        self._key, self._hash = key, hash(key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Signature) and self._key == other._key
+
+
+class Given(NamedTuple):
+    """The arguments of a call, to somebody who looks for its program.
+
+    Attributes:
+        tensors: the different tensors among them.
+        memories: which memory each of these lies in.
+        signature: everything about the arguments that a program depends on.
+    """
+
+    tensors: list[torch.Tensor]
+    memories: list[int]
+    signature: Signature
+
+
+def signature_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Given:
+    """What is given in a call.
 
     Raises:
-        CaptureError: a nested tensor is among them, which has neither shape nor strides.
+        CaptureError: a nested tensor is among the arguments, which has neither shape nor strides.
     """
     try:
         return _signature(args, kwargs)
@@ -30,9 +59,9 @@ def signature_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list
         ) from error
 
 
-def _signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[torch.Tensor], Any]:
+def _signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Given:
     if not kwargs and len(args) == 1 and isinstance(args[0], torch.Tensor):
-        return [args[0]], tensor_key(args[0])
+        return Given([args[0]], memories_of(args), Signature(tensor_key(args[0])))
     leaves: list[Any] = [*args, *kwargs.values()]
     spec: Any = (len(args), tuple(kwargs))
     if not all([isinstance(leaf, _PLAIN) for leaf in leaves]):
@@ -48,19 +77,34 @@ def _signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[t
             key.append((place, tensor_key(leaf)))
         else:
             key.append(_value_key(leaf))
+    memories = memories_of(tensors)
     if len(tensors) > 1:
-        key.append(_sharing(tensors))
-    return tensors, tuple(key)
+        key.append(_sharing(tensors, memories))
+    return Given(tensors, memories, Signature(tuple(key)))
 
 
-def _sharing(tensors: list[torch.Tensor]) -> tuple[int, ...]:
+def memories_of(tensors: Sequence[torch.Tensor]) -> list[int]:
+    """Identities of the memory that tensors lie in; a number of its own for each that has a layout without any."""
+    try:
+        return [tensor.untyped_storage()._cdata for tensor in tensors]
+    except (NotImplementedError, RuntimeError):
+        return [_memory(tensor, k) for k, tensor in enumerate(tensors)]
+
+
+def _memory(tensor: torch.Tensor, k: int) -> int:
+    try:
+        return tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):
+        return -1 - k
+
+
+def _sharing(tensors: Sequence[torch.Tensor], memories: Sequence[int]) -> tuple[int, ...]:
     """For every tensor, the first one in the same memory."""
+    for tensor, memory in zip(tensors, memories, strict=True):
+        if memory < 0 and tensor.layout is torch.strided:
+            tensor.untyped_storage()  # says why it has none, so that nobody knows what it shares
     first: dict[int, int] = {}
-    strided = [t.layout is torch.strided for t in tensors]
-    memory = [
-        t.untyped_storage()._cdata if s else -1 - k for k, (t, s) in enumerate(zip(tensors, strided, strict=True))
-    ]
-    return tuple(first.setdefault(m, k) for k, m in enumerate(memory))
+    return tuple(first.setdefault(memory, k) for k, memory in enumerate(memories))
 
 
 def _value_key(value: Any) -> Any:

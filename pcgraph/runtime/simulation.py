@@ -11,7 +11,6 @@ from torch.utils._pytree import tree_map_only
 
 from ..dynamics import ZIL, Rule, Trace, simulate
 from ..errors import PCGraphError
-from .signature import signature_of
 from .step import squared_loss
 from .surroundings import refuse_surroundings
 
@@ -49,13 +48,13 @@ def simulation(
         args, kwargs = tree_map_only(torch.Tensor, _movable, (args, kwargs))
     with torch.enable_grad():
         refuse_surroundings()
-        inputs, signature = signature_of(args, kwargs)
-        capture = network._find(signature, inputs) or network._capture(args, kwargs, signature)
+        given = network._signatures.of(args, kwargs)
+        capture = network._find(given) or network._capture(args, kwargs, given.signature)
     compiled = capture.compiled
     unknown = sorted(set(options) - _OPTIONS)
     if unknown:
         raise PCGraphError(f"options {unknown} are not known", hint=f"choose from {', '.join(sorted(_OPTIONS))}")
-    values = dict(zip(compiled.program.externals, compiled.binding.values(inputs), strict=True))
+    values = dict(zip(compiled.program.externals, compiled.binding.values(given.tensors), strict=True))
     objective = squared_loss(target) if target is not None else loss
     return simulate(
         compiled.program.graph,

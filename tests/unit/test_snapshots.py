@@ -10,6 +10,7 @@ import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
+from unittest import mock
 
 import pytest
 import torch
@@ -72,6 +73,17 @@ class Hiding(list[int]):
 class Closed(dict[str, int]):
     def __iter__(self) -> Iterator[str]:
         return iter(())
+
+    def values(self) -> Any:
+        return []
+
+
+class ClosedOrder(collections.OrderedDict[str, int]):
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __getitem__(self, key: str) -> int:
+        return 0
 
     def values(self) -> Any:
         return []
@@ -168,7 +180,16 @@ def cases() -> dict[str, tuple[Any, Callable[[], Any]]]:
         "attribute of this thread": (Local(local), lambda: setattr(local, "a", 2)),
         "hidden by its class": (hiding := Hiding([1]), lambda: hiding.__setitem__(0, 2)),
         "hidden key": (closed := Closed(a=1), lambda: closed.update(a=2)),
+        "hidden in order": (hidden := ClosedOrder(a=1), lambda: hidden.update(a=2)),
+        "hidden order": (turned := ClosedOrder(a=1, b=1), lambda: turned.move_to_end("a")),
+        "ordered value": (valued := collections.OrderedDict(a=1, b=1), lambda: valued.update(a=2)),
+        "value of a defaultdict": (filled_in := collections.defaultdict(int, a=1), lambda: filled_in.update(a=2)),
+        "element": (held := [1, 2], lambda: held.__setitem__(1, 3)),
+        "element of a set": (members := {"a"}, lambda: (members.clear(), members.add("b"))),
+        "equal to anything": (anything := [object()], lambda: anything.__setitem__(0, mock.ANY)),
+        "true for one": (ones := [1], lambda: ones.__setitem__(0, True)),
         "proxy": (frozen, lambda: behind.update(a=2)),
+        "ordered proxy": (types.MappingProxyType(under := collections.OrderedDict(a=1)), lambda: under.update(a=2)),
     }
 
 

@@ -93,6 +93,21 @@ def test_words_tell_of_every_change(change: str) -> None:
     assert not words.unchanged()
 
 
+@pytest.mark.parametrize("learns", [False, True])
+@pytest.mark.parametrize("change", ["requires_grad", "history"])
+def test_words_tell_of_a_change_to_a_tensor_that_has_learnt_before(change: str, learns: bool) -> None:
+    """Autograd's notes on it are there already and stay where they are."""
+    assert LAYOUT is not None
+    own = tensors()
+    own[-1].requires_grad_().requires_grad_(learns)
+    if change == "history" and learns:
+        own[-1].detach_().requires_grad_(False)
+    words, metadata = TensorWords(own, LAYOUT), TensorMetadata(own)
+    assert words.unchanged() and metadata.same()
+    CHANGES[change](own[-1])
+    assert not words.unchanged() and not metadata.same()
+
+
 @pytest.mark.parametrize("change", UNSEEN)
 @pytest.mark.parametrize("trained", [False, True])
 def test_what_is_no_change(way: str, change: str, trained: bool) -> None:

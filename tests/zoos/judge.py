@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 import pcgraph
-from pcgraph.runtime.signature import signature_of
 from tests.zoos.observe import Gap, Seen, gap, step
 from tests.zoos.row import Row, Status
 from tests.zoos.specimen import Call, Specimen
@@ -161,8 +160,7 @@ def _lookup(network: pcgraph.PCNetwork, given: Call) -> float:
     (args, kwargs), seconds = given, []
     for _ in range(LOOKUPS):
         start = time.perf_counter()
-        inputs, signature = signature_of(args, kwargs)
-        found = network._find(signature, inputs)
+        found = network._find(network._signatures.of(args, kwargs))
         seconds.append(time.perf_counter() - start)
         if found is None:
             return 0.0
