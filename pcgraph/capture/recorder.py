@@ -327,8 +327,10 @@ class Recorder(TorchFunctionMode):
                 return recorder._checkpointed(*args)
             with torch._C.DisableTorchFunction():
                 attach, recorder._attach = recorder._attach, None
-                function = CustomFunction(cls) if attach is None else HookedModule(cls, attach)
-                return recorder.call(function, args, {})
+                if attach is not None:
+                    return recorder.call(HookedModule(cls, attach), args, {})
+                recorder.tape.look_behind(cls, args)
+                return recorder.call(CustomFunction(cls), args, {})
 
         def around_module(hook: BackwardHook, attach: Any, args: Any) -> Any:
             if threading.get_ident() != thread:

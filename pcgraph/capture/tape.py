@@ -12,13 +12,14 @@ from torch import fx
 
 from ..errors import CaptureError
 from ..graph.vertex import TensorSpec
-from .arguments import position, replaced
+from .arguments import collect, position, replaced
 from .casts import Cast
 from .exposed import Exposed
 from .externals import Externals
 from .mutation import Flattened, Geometry, InPlace
 from .observer import Observer, storage_key
 from .questions import Question, answer_of, plain
+from .reached import TooMany, methods, reached
 from .regions import Regions
 from .sources import user_source
 from .values import Value, Values
@@ -101,6 +102,30 @@ class Tape:
             if isinstance(item, torch.Tensor) and not self.values.knows(item):
                 if self.externals.input_index(item) is None:  # an input's are part of the signature
                     self.noticed[id(item)] = item
+
+    def look_behind(self, cls: type, args: tuple[Any, ...]) -> None:
+        """Look for tensors of this call that a custom autograd function reaches around its arguments.
+
+        Raises:
+            CaptureError: its backward could differentiate by one of them, which is an argument as well.
+        """
+        operands: list[torch.Tensor] = []
+        collect(args, operands)
+        try:
+            for tensor in reached((*methods(cls), *args)):
+                passing = self.values.knows(tensor) and id(tensor) not in self.externals.objects
+                if not passing and self.externals.input_index(tensor) is None:
+                    continue  # the model's own: what the program reads is the same object
+                if tensor.requires_grad and any(tensor is operand for operand in operands):
+                    raise CaptureError(
+                        f"the custom autograd function {cls.__name__} is handed a tensor that needs a gradient, and "
+                        "reaches it by another argument (a closure, an object) as well",
+                        where=self.where(),
+                        hint="hand tensors on as arguments only; parameters of a module may be reached both ways",
+                    )
+                self.look(f"{cls.__name__}() reaches a tensor of this call that is no argument")
+        except TooMany:
+            self.look(f"{cls.__name__}() reaches too many objects to be searched")
 
     def read(self, what: str, call: Call) -> None:
         """Note that a call returned no tensor, but something made of tensors; of constants it always is the same."""
