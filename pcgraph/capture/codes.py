@@ -43,6 +43,20 @@ def modules_by_name(code: types.CodeType, scope: dict[str, Any]) -> list[str] | 
     return [*found, *own] or None
 
 
+@functools.lru_cache(maxsize=4096)
+def only_asks_for_modules(code: types.CodeType) -> bool:
+    """Whether a function does nothing with ``sys.modules`` but ask whether a name is in it.
+
+    >>> only_asks_for_modules((lambda name: name in sys.modules).__code__)
+    True
+    >>> only_asks_for_modules((lambda name: name in sys.modules and sys.modules[name]).__code__)
+    False
+    """
+    steps = [i for i in dis.get_instructions(code) if i.opname not in ("CACHE", "EXTENDED_ARG")]
+    uses = [after.opname for step, after in zip(steps, steps[1:], strict=False) if step.argval == "modules"]
+    return bool(uses) and set(uses) == {"CONTAINS_OP"}
+
+
 def called_to_import(frame: types.FrameType) -> str | None:
     """The name of the module that a frame is about to return, if it is one of `importlib.import_module`."""
     if frame.f_code is not importlib.import_module.__code__:
