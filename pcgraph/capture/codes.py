@@ -6,6 +6,7 @@ import dis
 import functools
 import importlib.util
 import inspect
+import itertools
 import sys
 import types
 from typing import Any
@@ -53,7 +54,7 @@ def only_asks_for_modules(code: types.CodeType) -> bool:
     False
     """
     steps = [i for i in dis.get_instructions(code) if i.opname not in ("CACHE", "EXTENDED_ARG")]
-    uses = [after.opname for step, after in zip(steps, steps[1:], strict=False) if step.argval == "modules"]
+    uses = [after.opname for step, after in itertools.pairwise(steps) if step.argval == "modules"]
     return bool(uses) and set(uses) == {"CONTAINS_OP"}
 
 

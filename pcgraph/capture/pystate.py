@@ -210,7 +210,7 @@ class PythonState:
     def _open_object(self, item: Any, name: str) -> Iterable[tuple[Any, str]]:
         if type(item) is object or type(item).__module__ == "_abc":
             return []  # sentinels, and the caches of abstract classes
-        if isinstance(item, random.Random):
+        if isinstance(item, random.Random) and type(item) is not random.Random:  # calls of its own class's are seen
             self._reason(f"{name} is a random number generator")
             return []
         if isinstance(item, contextvars.ContextVar):
