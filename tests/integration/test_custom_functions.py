@@ -130,3 +130,81 @@ def test_simulation_reaches_them_too() -> None:
     assert trace.gradients.keys() == dict(plain.named_parameters()).keys()
     for name, parameter in plain.named_parameters():
         torch.testing.assert_close(trace.gradients[name], parameter.grad, rtol=0, atol=1e-12)  # sums in another order
+
+
+class Assigns(torch.autograd.Function):
+    """Writes past autograd into the tensor that it returns, as torchdiffeq does for the slopes of a step."""
+
+    @staticmethod
+    def forward(ctx: Any, scratch: Tensor, value: Tensor, place: int) -> Tensor:
+        ctx.place = place
+        scratch.data[..., place] = value
+        return scratch
+
+    @staticmethod
+    def backward(ctx: Any, *errors: Tensor) -> Any:
+        return errors[0], errors[0][..., ctx.place], None
+
+
+class Normalises(torch.autograd.Function):
+    """Changes its operand in place and returns another tensor, as TabNet's sparsemax does."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x -= x.max(dim=-1, keepdim=True)[0]
+        ctx.save_for_backward(y := x.exp())
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *errors: Tensor) -> Any:
+        return errors[0] * ctx.saved_tensors[0]
+
+
+def slopes(net: Net, x: Tensor) -> Tensor:
+    k = Assigns.apply(torch.empty(*x.shape, 3), x, 0)
+    for i in range(1, 3):
+        k = Assigns.apply(k, net.inner(k[..., :i].sum(-1)), i)
+    return k.tanh().sum(-1)
+
+
+def normalised(net: Net, x: Tensor) -> Tensor:
+    return net.outer(Normalises.apply(net.inner(x)))
+
+
+def normalised_part(net: Net, x: Tensor) -> Tensor:
+    return net.outer(Normalises.apply(net.inner(x.repeat(2, 2)[:, :3])[:2]))
+
+
+@pytest.mark.parametrize("call", [slopes, normalised, normalised_part])
+def test_writes_to_an_operand_and_returns_another_tensor(call: Callable[[Any, Tensor], Tensor]) -> None:
+    plain = Net(call)
+    network = pcgraph.compile(copy.deepcopy(plain))
+    for _ in range(3):
+        assert_learns_alike(plain, network, torch.randn(2, 3))
+    assert not network.cache_info()["once"] and network.cache_info()["captures"] == 1
+
+
+def uses_it_up(net: Net, x: Tensor) -> Tensor:
+    h = net.inner(x)
+    return Normalises.apply(h) + h
+
+
+def uses_a_view(net: Net, x: Tensor) -> Tensor:
+    h = net.inner(x)
+    first = h[0]
+    return Normalises.apply(h) + first
+
+
+def has_used_it(net: Net, x: Tensor) -> Tensor:
+    h = net.inner(x)
+    squares = h * h  # multiplication keeps what is written to now
+    return Assigns.apply(h, x[:, 0], 1) + squares
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [(uses_it_up, "used again"), (uses_a_view, "used again"), (has_used_it, "behind autograd's back that another")],
+)
+def test_what_a_write_makes_ambiguous_is_refused(call: Callable[[Any, Tensor], Tensor], message: str) -> None:
+    with pytest.raises(CaptureError, match=message):
+        pcgraph.compile(Net(call))(torch.randn(2, 3))
