@@ -265,3 +265,24 @@ def test_a_random_number_generator_counts_when_it_is_called() -> None:
                 grads.append(candidate.a.weight.grad)
             assert torch.equal(*grads)
         assert bool(network.cache_info()["once"]) == often, network.cache_info()
+
+
+def test_data_that_is_set_to_itself_is_no_change() -> None:
+    """As ``w.data = w.data.to(x.device)`` where it is there already; other data are refused."""
+
+    def moved(net: Net, x: Tensor) -> Tensor:
+        net.a.weight.data = net.a.weight.data.to(x.device, x.dtype)
+        net.count.data = net.count.data.to(x)
+        return net.a(x) + net.count
+
+    def transposed(net: Net, x: Tensor) -> Tensor:
+        net.a.weight.data = net.a.weight.data.t()
+        return net.a(x)
+
+    plain = Net(moved)
+    network = pcgraph.compile(copy.deepcopy(plain))
+    for _ in range(2):
+        assert_same(plain, network, X)
+    assert network.cache_info()["hits"] == 1
+    with pytest.raises(CaptureError, match="replaces a tensor's .data"):
+        pcgraph.compile(Net(transposed))(X)
