@@ -283,7 +283,12 @@ class Tape:
         if differentiates:
             return
         for tensor in results:
-            if tensor.requires_grad:  # what autograd had saved comes back; anything else was made out of sight
+            if tensor.requires_grad and tensor.is_leaf and tensor._base is not None:
+                # A view of a weight that a backward without create_graph took: it has the flag, and no history.
+                with torch._C.DisableTorchFunction():
+                    tensor.requires_grad_(False)
+                node.meta["specs"] = tuple(map(TensorSpec.of, results))
+            elif tensor.requires_grad:  # what autograd had saved comes back; anything else was made out of sight
                 twin = self.values.twin(tensor)
                 if twin is None or not twin.requires_grad:
                     raise self._unseen(name)
