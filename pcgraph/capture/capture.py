@@ -17,7 +17,7 @@ from torch.nn.modules import module as _module
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_flatten_with_path, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from ..errors import CaptureError
 from ..marks import marks
@@ -291,7 +291,11 @@ def _input_names(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str
     except (TypeError, ValueError):
         signature = []
     names = []
-    for path, _ in tree_flatten_with_path((args, kwargs))[0]:
+    try:
+        leaves = tree_flatten_with_path((args, kwargs))[0]
+    except ValueError:  # a container that can be flattened, but has no names for its parts
+        return [f"input_{k}" for k in range(len(tree_leaves((args, kwargs))))]
+    for path, _ in leaves:
         first = path[1]
         key = getattr(first, "key", None)
         index = getattr(first, "idx", None)

@@ -6,6 +6,7 @@ import dis
 import functools
 import importlib.util
 import inspect
+import itertools
 import sys
 import types
 from typing import Any
@@ -41,6 +42,20 @@ def modules_by_name(code: types.CodeType, scope: dict[str, Any]) -> list[str] | 
         return found
     own = [scope["__name__"]] if "__name__" in code.co_names and scope.get("__name__") in sys.modules else []
     return [*found, *own] or None
+
+
+@functools.lru_cache(maxsize=4096)
+def only_asks_for_modules(code: types.CodeType) -> bool:
+    """Whether a function does nothing with ``sys.modules`` but ask whether a name is in it.
+
+    >>> only_asks_for_modules((lambda name: name in sys.modules).__code__)
+    True
+    >>> only_asks_for_modules((lambda name: name in sys.modules and sys.modules[name]).__code__)
+    False
+    """
+    steps = [i for i in dis.get_instructions(code) if i.opname not in ("CACHE", "EXTENDED_ARG")]
+    uses = [after.opname for step, after in itertools.pairwise(steps) if step.argval == "modules"]
+    return bool(uses) and set(uses) == {"CONTAINS_OP"}
 
 
 def called_to_import(frame: types.FrameType) -> str | None:

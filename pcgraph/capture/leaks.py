@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx
-from torch.utils._pytree import register_dataclass, tree_flatten
+from torch.utils._pytree import SUPPORTED_NODES, register_dataclass, tree_flatten
 
 from ..errors import CaptureError
 from .exposed import refused
@@ -156,9 +156,9 @@ def _references(returned: list[Any]) -> Counter[int]:
         for held in gc.get_referents(item):
             if isinstance(held, torch.Tensor):
                 found[id(held)] += 1
-            elif isinstance(held, dict | list | tuple | Opened) or (
-                dataclasses.is_dataclass(held) and not isinstance(held, type)
-            ):
+            elif isinstance(held, dict | list | tuple | Opened) or type(held) in SUPPORTED_NODES:
+                stack.append(held)
+            elif dataclasses.is_dataclass(held) and not isinstance(held, type):
                 stack.append(held)
     return found
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from ..errors import CaptureError
+from .mutation import Geometry
+from .observer import storage_key
 
 _METHODS = {
     "size", "dim", "ndimension", "stride", "numel", "nelement", "__len__", "is_floating_point", "is_complex",
@@ -85,6 +87,13 @@ def flags(func: Any, args: Any, kwargs: Any) -> bool | None:
     return bool(wanted)
 
 
+def _one_place(one: torch.Tensor, two: torch.Tensor) -> bool:
+    """Whether two tensor objects show the same entries of the same memory."""
+    if one.layout is not torch.strided or two.layout is not torch.strided or one.dtype != two.dtype:
+        return False
+    return storage_key(one) == storage_key(two) and Geometry.of(one) == Geometry.of(two)
+
+
 def refusal(func: Any, operands: list[torch.Tensor]) -> tuple[str, str] | None:
     """What is wrong with recording this call and what to do, or None if it can be recorded."""
     name = getattr(func, "__name__", "")
@@ -94,6 +103,8 @@ def refusal(func: Any, operands: list[torch.Tensor]) -> tuple[str, str] | None:
             "use torch.autograd.grad(..., create_graph=True), which returns the gradients instead of storing them",
         )
     elif name == "__set__" and _attribute(func) == "data":
+        if len(operands) == 2 and _one_place(*operands):
+            return None  # w.data = w.data.to(device), where it is there already: nothing happens
         return ("the model replaces a tensor's .data while it runs", "assign a new tensor instead")
     elif name in _UNSEEN:
         return (f"the model calls {name}(), which writes to memory behind torch's back", "use operations of torch")

@@ -142,6 +142,21 @@ class CustomFunction(_Named):
         return self.cls.apply(*args)
 
 
+class Consuming(_Named):
+    """A custom function that writes to an operand and returns other tensors: it runs on a copy of the operand."""
+
+    def __init__(self, func: Callable[..., Any], position: int, name: str) -> None:
+        super().__init__(name)
+        self.func, self.position = func, position
+
+    def key(self) -> tuple[Any, ...]:
+        """Hashable identity of what this computes."""
+        return (Consuming, self.func.key() if hasattr(self.func, "key") else self.func, self.position)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.func(*args[: self.position], dense_copy(args[self.position]), *args[self.position + 1 :])
+
+
 class HookedModule(CustomFunction):
     """The identity that torch puts before and behind a module with full backward hooks.
 
@@ -187,7 +202,7 @@ class Autocast(_Named):
 
 def users_code(target: Any) -> str | None:
     """Why a call must stay opaque: code of the user's may do something else each time, and is run each time."""
-    while isinstance(target, Autocast | Flattened | InPlace):
+    while isinstance(target, Autocast | Consuming | Flattened | InPlace):
         target = target.func
     if isinstance(target, CustomFunction):
         return "custom autograd function: its own backward is run"

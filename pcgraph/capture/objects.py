@@ -25,7 +25,7 @@ ATOMS = (
     types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType, types.GetSetDescriptorType,
     types.MemberDescriptorType, property, classmethod, staticmethod, re.Pattern, logging.Logger, torch.Generator,
     torch._ops.OpOverload, torch._ops.OpOverloadPacket, slice, type(threading.Lock()), type(threading.RLock()),
-    np.generic, np.dtype, torch.finfo, torch.iinfo, types.CodeType,
+    np.generic, np.dtype, torch.finfo, torch.iinfo, types.CodeType, type(torch.nn.attention.SDPBackend.MATH),
     types.UnionType, types.GenericAlias, typing.TypeVar, type(collections.namedtuple("_", "field").field),  # type: ignore[attr-defined]
 )  # fmt: skip
 BOUND = (types.BuiltinFunctionType, types.MethodWrapperType, staticmethod, classmethod, property)

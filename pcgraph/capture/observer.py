@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, _get_current_dispatch_mode_stack
 
 from ..errors import CaptureError
 from .sources import user_source
@@ -76,6 +77,10 @@ class Observer(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         """Not by a wrapper around every call, which costs as much as the call: see below."""
         return False
+
+    def aside(self) -> AbstractContextManager[Any]:
+        """What runs inside is no business of the model's, and is not seen."""
+        return _disable_current_modes()
 
     def begin(self) -> None:
         """Forget everything seen so far."""

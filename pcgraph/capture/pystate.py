@@ -27,7 +27,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from .codes import called_to_import, global_names, looked_into, looks_into_functions, modules_by_name, reads_namespaces
+from .codes import (
+    called_to_import,
+    global_names,
+    looked_into,
+    looks_into_functions,
+    modules_by_name,
+    only_asks_for_modules,
+    reads_namespaces,
+)
 from .containers import ArrayBytes, Cells, ClassDict, Defaults, Globals, Local, Slots, Variable, without_tables
 from .objects import (
     BOUND,
@@ -206,7 +214,7 @@ class PythonState:
     def _open_object(self, item: Any, name: str) -> Iterable[tuple[Any, str]]:
         if type(item) is object or type(item).__module__ == "_abc":
             return []  # sentinels, and the caches of abstract classes
-        if isinstance(item, random.Random):
+        if isinstance(item, random.Random) and type(item) is not random.Random:  # calls of its own class's are seen
             self._reason(f"{name} is a random number generator")
             return []
         if isinstance(item, contextvars.ContextVar):
@@ -391,7 +399,9 @@ class PythonState:
         if reads_namespaces(code):
             self._reason(f"reads other namespaces than its own ({code.co_filename}:{code.co_firstlineno})")
         names = modules_by_name(code, scope)
-        if names is None:
+        if names is None and only_asks_for_modules(code):
+            self._snapshots.add(sys.modules, "the modules that are loaded")
+        elif names is None:
             self._reason(f"looks modules up by names that are not known beforehand ({code.co_filename})")
         for name in names or ():
             self._read_module(sys.modules[name], set(code.co_names), name)

@@ -80,7 +80,7 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.externals = externals
-        self.observer = Observer(externals.before_write, externals.before_reshaping, self.call)
+        self.observer = Observer(self._before_write, externals.before_reshaping, self.call)
         self.tape = Tape(graph, externals, self.observer)
         self.held: dict[int, tuple[torch.Tensor, list[str]]] = {}
         self.wrote = False
@@ -90,6 +90,10 @@ class Recorder(TorchFunctionMode):
         self._profile: Any = None
         self._dispatch_modes = 0
         self._attach: Callable[[Any], None] | None = None
+
+    def _before_write(self, key: int) -> None:
+        self.externals.before_write(key)
+        self.tape.consumed.before_write(key)
 
     # -- the mode ----------------------------------------------------------------------------
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -154,12 +158,15 @@ class Recorder(TorchFunctionMode):
             seen.begin()
             if aten:
                 seen.note(func, args, kwargs)
+            if type(func) is CustomFunction:
+                tape.consumed.begin(operands)
             result = func(*args, **kwargs)
         except Exception as error:
             tape.look(f"{name}() raises a {type(error).__name__}, which the model may catch")
             raise
         finally:
             seen.inside = False
+            tape.consumed.end()
         if name == "grad":
             tape.look("a tensor's .grad is read")
         if name in HANDS_OUT and operands:
@@ -327,8 +334,10 @@ class Recorder(TorchFunctionMode):
                 return recorder._checkpointed(*args)
             with torch._C.DisableTorchFunction():
                 attach, recorder._attach = recorder._attach, None
-                function = CustomFunction(cls) if attach is None else HookedModule(cls, attach)
-                return recorder.call(function, args, {})
+                if attach is not None:
+                    return recorder.call(HookedModule(cls, attach), args, {})
+                recorder.tape.look_behind(cls, args)
+                return recorder.call(CustomFunction(cls), args, {})
 
         def around_module(hook: BackwardHook, attach: Any, args: Any) -> Any:
             if threading.get_ident() != thread:

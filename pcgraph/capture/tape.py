@@ -12,13 +12,15 @@ from torch import fx
 
 from ..errors import CaptureError
 from ..graph.vertex import TensorSpec
-from .arguments import position, replaced
+from .arguments import collect, position, replaced
 from .casts import Cast
+from .consumed import Consumed
 from .exposed import Exposed
 from .externals import Externals
-from .mutation import Flattened, Geometry, InPlace
+from .mutation import Autocast, Consuming, CustomFunction, Flattened, Geometry, InPlace
 from .observer import Observer, storage_key
 from .questions import Question, answer_of, plain
+from .reached import TooMany, methods, reached
 from .regions import Regions
 from .sources import user_source
 from .values import Value, Values
@@ -73,6 +75,7 @@ class Tape:
         woken: leaves that the model made for itself.
         changed: tensors from outside into which values that need a gradient were written, by node.
         exposed: memory that others than torch may write to.
+        consumed: tensor objects that a custom function has used up.
         noticed: tensors of which Python read metadata, and no call their values so far.
     """
 
@@ -84,6 +87,7 @@ class Tape:
         self.woken: list[torch.Tensor] = []
         self.changed: dict[str, torch.Tensor] = {}
         self.exposed = Exposed()
+        self.consumed = Consumed(self.values)
         self.noticed: dict[int, torch.Tensor] = {}
         self._seen = observer
         self._frozen: dict[int, tuple[Value, Value]] = {}
@@ -101,6 +105,30 @@ class Tape:
             if isinstance(item, torch.Tensor) and not self.values.knows(item):
                 if self.externals.input_index(item) is None:  # an input's are part of the signature
                     self.noticed[id(item)] = item
+
+    def look_behind(self, cls: type, args: tuple[Any, ...]) -> None:
+        """Look for tensors of this call that a custom autograd function reaches around its arguments.
+
+        Raises:
+            CaptureError: its backward could differentiate by one of them, which is an argument as well.
+        """
+        operands: list[torch.Tensor] = []
+        collect(args, operands)
+        try:
+            for tensor in reached((*methods(cls), *args)):
+                passing = self.values.knows(tensor) and id(tensor) not in self.externals.objects
+                if not passing and self.externals.input_index(tensor) is None:
+                    continue  # the model's own: what the program reads is the same object
+                if tensor.requires_grad and any(tensor is operand for operand in operands):
+                    raise CaptureError(
+                        f"the custom autograd function {cls.__name__} is handed a tensor that needs a gradient, and "
+                        "reaches it by another argument (a closure, an object) as well",
+                        where=self.where(),
+                        hint="hand tensors on as arguments only; parameters of a module may be reached both ways",
+                    )
+                self.look(f"{cls.__name__}() reaches a tensor of this call that is no argument")
+        except TooMany:
+            self.look(f"{cls.__name__}() reaches too many objects to be searched")
 
     def read(self, what: str, call: Call) -> None:
         """Note that a call returned no tensor, but something made of tensors; of constants it always is the same."""
@@ -134,6 +162,7 @@ class Tape:
         if not self.values.knows(tensor) and not self._same_value(tensor):
             node = self.externals.admit(tensor, self.graph, f"{reader} at {self.where()}")
             self.values.admit(tensor, Value(node, None))
+        self.consumed.check(tensor, self.where)
         value, fresh = self.values.current(tensor)
         if fresh:
             self._annotate(value.node, (TensorSpec.of(tensor),), False)
@@ -215,6 +244,9 @@ class Tape:
         if seen.view_changed and written is not None:
             self._record_reshaping(call, written)
             return
+        if written is not None and self._consumes(written, call):
+            self._record_consuming(call, written)
+            return
         if written is not None and not self._is_state(written, call):
             self._record_write(call, written)
             if any(id(tensor) not in call.nodes for tensor in call.results):
@@ -251,7 +283,12 @@ class Tape:
         if differentiates:
             return
         for tensor in results:
-            if tensor.requires_grad:  # what autograd had saved comes back; anything else was made out of sight
+            if tensor.requires_grad and tensor.is_leaf and tensor._base is not None:
+                # A view of a weight that a backward without create_graph took: it has the flag, and no history.
+                with torch._C.DisableTorchFunction():
+                    tensor.requires_grad_(False)
+                node.meta["specs"] = tuple(map(TensorSpec.of, results))
+            elif tensor.requires_grad:  # what autograd had saved comes back; anything else was made out of sight
                 twin = self.values.twin(tensor)
                 if twin is None or not twin.requires_grad:
                     raise self._unseen(name)
@@ -265,6 +302,28 @@ class Tape:
             )
         node = self._node_for(functional, call.args, call.kwargs, [written], False)
         self.values.rebind(written, Value(node, None))
+
+    def _consumes(self, written: torch.Tensor, call: Call) -> bool:
+        """Whether a custom function has written to a value of this run and returned nothing but other tensors."""
+        custom = type(call.func.func if isinstance(call.func, Autocast) else call.func) is CustomFunction
+        inside = self.values.memory_of(written).base.node.op not in ("placeholder", "get_attr")
+        return custom and inside and bool(call.results) and not any(id(tensor) in call.nodes for tensor in call.results)
+
+    def _record_consuming(self, call: Call, written: torch.Tensor) -> None:
+        """Write the function down as one that writes to a copy; the old objects are not used again."""
+        with self._seen.aside():
+            alias = self.consumed.take(written, call.operands, call.results, call.name, self.where())
+        target: Any = Consuming(call.func, int(position(call.args, {}, call.nodes[id(written)])), call.name)
+        single = isinstance(call.result, torch.Tensor)
+        if not single and not all(isinstance(item, torch.Tensor) for item in call.result):
+            target = Flattened(target, call.name)
+        node = self._node_for(target, call.args, {}, call.results, not single)
+        node.meta["written"] = []
+        for index, tensor in enumerate(call.results):
+            value = Value(node, None if single else index)
+            if tensor is alias:
+                self.values.write(written, value, TensorSpec.of(tensor))
+            self.values.bind(tensor, value)
 
     def _record_write(self, call: Call, written: torch.Tensor) -> None:
         name = call.name

@@ -85,6 +85,20 @@ class Values:
         """Whether the tensor object was seen before."""
         return id(tensor) in self._bound
 
+    def seeing(self, key: int) -> list[torch.Tensor]:
+        """The tensor objects that lie in a memory."""
+        return self._seeing.get(key, [])
+
+    def bound(self, tensor: torch.Tensor) -> Value:
+        """The value that a tensor object was last seen to hold."""
+        return self._bound[id(tensor)].value
+
+    def users(self, tensor: torch.Tensor) -> list[fx.Node]:
+        """What uses that value."""
+        value = self.bound(tensor)
+        item = value.node if value.output is None else self._items.get((value.node, value.output))
+        return list(item.users) if item is not None else []
+
     def twin(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """A known object of the very value that an unknown object shows: same memory, same place, not written since.
 

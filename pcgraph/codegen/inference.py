@@ -225,7 +225,9 @@ class Inference:
                 lines, handed = sums.collected(moves)
                 script.lines(lines, keep={name for _, name, _ in handed} | self._kept)
                 for ref, name, spec in handed:
-                    script.lines(sums.add(ref, name, spec))
+                    # What another vertex hands to this value may have ended already, with the value's last move.
+                    with script.until(self._lags.values[ref.vertex]):
+                        script.lines(sums.add(ref, name, spec))
 
     def _move(self, script: Script, ref: Ref, since: int, sums: Sums) -> None:
         with script.until(self._lags.values[ref.vertex]):

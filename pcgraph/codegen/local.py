@@ -161,6 +161,8 @@ class LocalPrograms:
             return None
         layouts: dict[int, TensorSpec] = {}
         try:
+            if not any(program.errors) and not check.predicts(kind, program):
+                return None
             if check.difference(kind, program, layouts, thorough=False) is not None:
                 return None
         except Exception:  # a call with a number that it does not take

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..graph.leaves import hooks_off, leaf_for
 from ..graph.vertex import Operation, TensorSpec
 
 
@@ -60,7 +61,7 @@ class Predict:
     def __call__(self, *operands: torch.Tensor) -> tuple[Any, ...]:
         with torch.enable_grad():
             leaves = [
-                t.detach().requires_grad_() if d else t for t, d in zip(operands, self.differentiable, strict=True)
+                leaf_for(self.operation, t) if d else t for t, d in zip(operands, self.differentiable, strict=True)
             ]
             result = self.operation(*(leaves[place] for place in self.places))
         results = (result,) if isinstance(result, torch.Tensor) else tuple(result)
@@ -105,7 +106,8 @@ class Learn:
     def _gradients(self, saved: Little, asked: tuple[int, ...], errors: Any) -> Sequence[torch.Tensor | None]:
         results, leaves = saved.results, saved.leaves
         roots = [results[j] for j in self.outputs] + [leaves[i] for i in self.collected]
-        return torch.autograd.grad(roots, [leaves[i] for i in asked], errors, retain_graph=True, allow_unused=True)
+        with hooks_off([leaves[i] for i in asked], results):
+            return torch.autograd.grad(roots, [leaves[i] for i in asked], errors, retain_graph=True, allow_unused=True)
 
     def _misplaced(self, i: int, gradient: torch.Tensor) -> bool:
         return gradient.layout is torch.strided and gradient.stride() != self.beliefs.layouts[i].stride

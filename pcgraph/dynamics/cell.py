@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import GraphError, PCGraphError
 from ..graph import PCGraph, Ref, Role, Vertex
+from ..graph.leaves import hooks_off, leaf_for
 from ..graph.text import line
 
 
@@ -26,12 +27,20 @@ class Cell:
         vertex: an operation or a relay that carries an error.
         held: the operands that do not move (state, non-differentiable values), as they are now.
         copy_held: keep copies of these, as other vertices may write them later.
+        tensors: the parameters themselves, by vertex; custom functions may tell them from their data.
 
     Raises:
         GraphError: the operation writes a value that carries an error.
     """
 
-    def __init__(self, graph: PCGraph, vertex: Vertex, held: Mapping[Ref, Tensor], copy_held: bool) -> None:
+    def __init__(
+        self,
+        graph: PCGraph,
+        vertex: Vertex,
+        held: Mapping[Ref, Tensor],
+        copy_held: bool,
+        tensors: Mapping[str, Tensor],
+    ) -> None:
         self.name = vertex.name
         self.operation = vertex.operation
         self.multi = vertex.multi
@@ -41,6 +50,9 @@ class Cell:
         self._carrying = tuple(k for k, ref in enumerate(vertex.operands) if graph.carries_error(ref))
         roles = [graph[ref.vertex].role for ref in vertex.operands]
         self._parameters = frozenset(k for k in self._carrying if roles[k] is Role.PARAMETER)
+        repeated = {ref for ref in vertex.operands if vertex.operands.count(ref) > 1}
+        own = {k: ref for k, ref in enumerate(vertex.operands) if k in self._parameters and ref not in repeated}
+        self._tensors = {k: tensors[ref.vertex] for k, ref in own.items()}
         self._writes = frozenset(vertex.operation.writes if vertex.operation else ())
         if self._writes.intersection(self._carrying):
             raise GraphError(
@@ -84,7 +96,7 @@ class Cell:
         if self.operation is None:  # a relay
             return (values[self._operands[0]],)
         # One leaf per operand, not per value: x * x has two Jacobians.
-        self._leaves = {k: values[self._operands[k]].detach().requires_grad_() for k in self._carrying}
+        self._leaves = {k: self._leaf(k, values[self._operands[k]]) for k in self._carrying}
         operands = [self._leaves[k] if k in self._leaves else held[k] for k in range(len(self._operands))]
         try:
             with torch.enable_grad():
@@ -100,6 +112,11 @@ class Cell:
         outputs: Sequence[Any] = result if self.multi else (result,)
         self._results = tuple(outputs[ref.output] for ref in self.refs)
         return outputs
+
+    def _leaf(self, k: int, value: Tensor) -> Tensor:
+        if self.operation is None:
+            return value.detach().requires_grad_()
+        return leaf_for(self.operation, self._tensors.get(k, value))
 
     def pull(
         self, errors: tuple[Tensor, ...], values: bool, parameters: bool, keep: bool = False
@@ -122,13 +139,11 @@ class Cell:
         wanted = [k for k in self._carrying if (parameters if k in self._parameters else values)]
         pairs = [(r, e) for r, e in zip(self._results, errors, strict=True) if r.requires_grad]
         if wanted and pairs:
-            received = torch.autograd.grad(
-                [r for r, _ in pairs],
-                [self._leaves[k] for k in wanted],
-                [e for _, e in pairs],
-                allow_unused=True,
-                retain_graph=keep,
-            )
+            leaves = [self._leaves[k] for k in wanted]
+            with hooks_off(leaves, self._results):
+                received = torch.autograd.grad(
+                    [r for r, _ in pairs], leaves, [e for _, e in pairs], allow_unused=True, retain_graph=keep
+                )
             for k, tensor in zip(wanted, received, strict=True):
                 if tensor is not None:
                     yield self._operands[k], tensor

@@ -110,7 +110,7 @@ class Network:
             if vertex.role in _LEAVES:
                 continue
             if vertex.name in depth:
-                cell = Cell(graph, vertex, self._held, copy_held=writes)
+                cell = Cell(graph, vertex, self._held, copy_held=writes, tensors=values)
                 outputs = cell.first(self.x, self._held)
                 self._held.update((ref, item) for ref, item in outputs.items() if ref not in cell.refs)
                 for ref in cell.refs:

@@ -74,10 +74,16 @@ def _become(tensor: torch.Tensor, value: torch.Tensor, where: str) -> None:
     vars(tensor).update(attributes)
 
 
-def _all(hooks: dict[int, Callable[..., Any]]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """One hook that runs those of a table, as it stands then: the user's handles still remove their hooks."""
+def _all(hooks: dict[int, Callable[..., Any]]) -> Callable[[torch.Tensor | None], torch.Tensor | None]:
+    """One hook that runs those of a table, as it stands then: the user's handles still remove their hooks.
 
-    def run(gradient: torch.Tensor) -> torch.Tensor:
+    The network is one operation, and autograd shows None to the hooks of those of its outputs that no gradient came to.
+    In the model's own graph such a value is not reached at all.
+    """
+
+    def run(gradient: torch.Tensor | None) -> torch.Tensor | None:
+        if gradient is None:
+            return None
         for hook in list(hooks.values()):
             changed = hook(gradient)
             gradient = gradient if changed is None else changed

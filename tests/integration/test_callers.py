@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd import functional as autograd_functional
 from torch.nn.utils import parametrize, prune
+from torch.utils._pytree import register_pytree_node
 from torch.utils.flop_counter import FlopCounterMode
 
 import pcgraph
@@ -762,3 +763,35 @@ def test_a_mode_around_a_call_is_named() -> None:
     with FlopCounterMode(display=False) as flops, torch.no_grad():
         network(torch.ones(4, 3))
     assert flops.get_total_flops() == 2 * 4 * 3 * 2
+
+
+class Unnamed:
+    """A container that torch can flatten, and knows no names for the parts of."""
+
+    def __init__(self, one: Tensor, two: Tensor) -> None:
+        self.one, self.two = one, two
+
+
+register_pytree_node(Unnamed, lambda both: ([both.one, both.two], None), lambda parts, _: Unnamed(*parts))
+
+
+def test_a_container_without_names_for_its_parts() -> None:
+    """As an argument, and as what a model returns, which `step` hands to the loss."""
+
+    def loss(output: Unnamed, target: Tensor) -> Tensor:
+        return (output.one * target + output.two).square().sum()
+
+    plain = Takes(lambda h, both: Unnamed(h * both.one, both.two))
+    network = pcgraph.compile(copy.deepcopy(plain))
+    for step in (lambda m: loss(m(X, Unnamed(X, X[0])), X).backward(), None):
+        plain.zero_grad()
+        network.zero_grad()
+        loss(plain(X, Unnamed(X, X[0])), X).backward()
+        if step is not None:
+            step(network)
+        else:
+            network.step((X, Unnamed(X, X[0])), X, loss)
+        for one, two in zip(gradients(plain), gradients(network), strict=True):
+            assert torch.equal(one, two)
+    assert network.cache_info()["programs"] == 1  # the container alone holds what was returned: nothing is kept
+    assert network.infer((X, Unnamed(X, X[0])), X, loss, pcgraph.IL(gamma=0.1, steps=3)).losses

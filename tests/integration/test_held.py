@@ -322,3 +322,22 @@ def test_a_kept_value_that_an_operation_adds_to_twice() -> None:
         (y.sum() + net.hidden.square().sum()).backward()
         grads.append([net.hidden.grad, *(p.grad for p in net.parameters())])
     assert [difference(one, two) for one, two in zip(*grads, strict=True)] == [None] * len(grads[0])
+
+
+def test_hooks_of_values_that_no_gradient_comes_to_do_not_fire() -> None:
+    """As of the samples whose gradients a library looks at for NaN."""
+
+    class Hooks(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            aside, h = self.b(x), torch.tanh(self.a(x))
+            for value in (aside, h):
+                value.register_hook(lambda g: self.log.append(g.clone()))
+            return h * aside.detach()
+
+    def step(net: Any) -> list[Tensor | None]:
+        net(torch.randn(2, 4)).square().sum().backward()
+        return []
+
+    model = Hooks()
+    check(model, step)
+    assert len(model.log) == 3

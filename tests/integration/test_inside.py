@@ -99,6 +99,15 @@ def functional_call(net: Net, x: Tensor) -> Any:
 
 
 @forward
+def first_order_adaptation(net: Net, x: Tensor) -> Any:
+    fast = {k: p.detach().clone().requires_grad_() for k, p in net.a.named_parameters()}
+    loss = torch.tanh(net.b(torch.func.functional_call(net.a, fast, (x,)))).square().mean()
+    slopes = torch.autograd.grad(loss, list(fast.values()))
+    adapted = {k: p - 0.1 * slope for (k, p), slope in zip(net.a.named_parameters(), slopes, strict=True)}
+    return net.b(torch.func.functional_call(net.a, adapted, (x,)))
+
+
+@forward
 def distance_of_the_users(net: Net, x: Tensor) -> Any:
     return F.triplet_margin_with_distance_loss(
         net.b(x), net.b(x + 1), x - 1, distance_function=lambda p, q: net.a(p - q).norm(dim=-1)

@@ -143,3 +143,22 @@ def test_a_module_that_the_first_call_imports(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(sys.modules["imported_late"], "FACTOR", number)
         assert_same(twin, network, X.clone())
     del sys.modules["imported_late"]
+
+
+def test_names_that_are_only_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As einops looks for the framework of a tensor."""
+
+    def doubled_if_loaded(net: Net, x: Tensor) -> Tensor:
+        return net.a(x) * (2.0 if NAME in sys.modules else 1.0)
+
+    monkeypatch.delitem(sys.modules, NAME, raising=False)
+    model = Net(doubled_if_loaded)
+    twin = copy.deepcopy(model)
+    network = pcgraph.compile(model)
+    for loaded in (False, False, True, True, False):
+        monkeypatch.delitem(sys.modules, NAME, raising=False)
+        if loaded:
+            monkeypatch.setitem(sys.modules, NAME, types.ModuleType(NAME))
+        assert_same(twin, network, X.clone())
+    info = network.cache_info()
+    assert not info["once"] and info["hits"] >= 2

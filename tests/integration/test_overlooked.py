@@ -232,3 +232,57 @@ def test_a_custom_function_learns_once() -> None:
     network = pcgraph.compile(copy.deepcopy(plain))
     for _ in range(2):
         assert_same(plain, network, X)
+
+
+GENERATOR = random.Random(5)
+
+
+def test_a_random_number_generator_counts_when_it_is_called() -> None:
+    """Not when a function that could draw is near; enums of torch's own kind can be compared."""
+
+    class Draws(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.often, self.backend = nn.Linear(4, 4), False, SDPBackend.MATH
+            self.draw = GENERATOR.random
+
+        def forward(self, x: Tensor) -> Tensor:
+            scale = self.draw() if self.often else 2.0
+            return self.a(x) * scale * (3.0 if self.backend is SDPBackend.MATH else 1.0)
+
+    plain = Draws()
+    network = pcgraph.compile(plain.__class__())
+    network.load_state_dict(plain.state_dict())
+    for often, backend in ((False, SDPBackend.MATH), (False, SDPBackend.CUDNN_ATTENTION), (True, SDPBackend.MATH)):
+        plain.often = network.often = often
+        plain.backend = network.backend = backend
+        for _ in range(2):
+            grads = []
+            for candidate in (plain, network):
+                GENERATOR.seed(7)
+                candidate.zero_grad()
+                candidate(X).square().sum().backward()
+                grads.append(candidate.a.weight.grad)
+            assert torch.equal(*grads)
+        assert bool(network.cache_info()["once"]) == often, network.cache_info()
+
+
+def test_data_that_is_set_to_itself_is_no_change() -> None:
+    """As ``w.data = w.data.to(x.device)`` where it is there already; other data are refused."""
+
+    def moved(net: Net, x: Tensor) -> Tensor:
+        net.a.weight.data = net.a.weight.data.to(x.device, x.dtype)
+        net.count.data = net.count.data.to(x)
+        return net.a(x) + net.count
+
+    def transposed(net: Net, x: Tensor) -> Tensor:
+        net.a.weight.data = net.a.weight.data.t()
+        return net.a(x)
+
+    plain = Net(moved)
+    network = pcgraph.compile(copy.deepcopy(plain))
+    for _ in range(2):
+        assert_same(plain, network, X)
+    assert network.cache_info()["hits"] == 1
+    with pytest.raises(CaptureError, match="replaces a tensor's"):
+        pcgraph.compile(Net(transposed))(X)

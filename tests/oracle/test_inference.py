@@ -328,6 +328,33 @@ def test_leaving_levels_out_changes_nothing() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+class Contrast(nn.Module):
+    """Two towers whose outputs meet in two products, one of them by a scale that is deeper than they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.scale = nn.Linear(4, 3), nn.Linear(4, 3), nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        a, b, scale = F.normalize(self.one(x)), F.normalize(self.two(y)), self.scale.exp()
+        pairs = torch.arange(len(x))
+        return F.cross_entropy(scale * a @ b.T, pairs) + F.cross_entropy(scale * b @ a.T, pairs)
+
+
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_a_wave_that_comes_to_a_value_in_the_last_step(steps: int) -> None:
+    """Of two that hand errors to a value, one has ended by then, and the other still has another value to move."""
+    torch.manual_seed(0)
+    model, x, y = Contrast().double(), torch.randn(2, 4).double(), torch.randn(2, 4).double()
+    network, rule = pcgraph.compile(model), pcgraph.IL(gamma=0.125, steps=steps)
+    network.learn((x, y), None, lambda output, _: output.square(), rule)
+    trace = network.simulate(x, y, loss=torch.square, rule=rule)
+    for name, parameter in model.named_parameters():
+        if name in trace.gradients:
+            assert torch.equal(parameter.grad, trace.gradients[name]), name  # type: ignore[arg-type]
+    assert trace.gradients
+
+
 # -- refusals --------------------------------------------------------------------------------------------
 def test_rules_without_a_program_run_by_the_simulation() -> None:
     model, x, y = small()

@@ -189,3 +189,23 @@ def test_relays_of_an_output_and_of_a_vertex_of_its_name() -> None:
     network = pcgraph.compile(Splits(), example_inputs=(torch.randn(3, 4, requires_grad=True),))
     assert {"split", "split_1"} <= network.graph.vertices.keys()
     network.graph.levelled().verify()
+
+
+def test_a_prediction_that_follows_from_others_is_proven_without_an_error() -> None:
+    """At a batch of two, the dimension of an index is a size as well; where no error comes, nothing else shows it."""
+
+    class Picks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            both = (self.one(x), self.two(x[:, :, :4, :4]))
+            return sum(h.mean((1, 2, 3)) + h[:, :, 0].detach().sum((1, 2)) for h in both)  # type: ignore[return-value]
+
+    torch.manual_seed(0)
+    model = Picks()
+    network = pcgraph.compile(model)
+    for size in (2, 3, 3, 4, 2):
+        x = torch.randn(size, 1, 5, 5)
+        assert torch.equal(network(x), model(x)), f"a batch of {size}"

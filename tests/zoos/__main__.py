@@ -15,7 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from tests.zoos.isolate import run
 from tests.zoos.libraries import LIBRARIES, specimens
 from tests.zoos.row import Results, Row, Status
-from tests.zoos.table import render
+from tests.zoos.table import render, with_sections
 
 
 def main() -> int:
@@ -46,7 +46,10 @@ def main() -> int:
                 print(f"[{k}/{len(open_names)}] {_progress(row)}", file=sys.stderr, flush=True)
         rows += [results.rows[name] for name in zoo if name in results.rows]
     if options.write and rows:
-        options.write.write_text(render(rows))
+        if options.library and options.write.exists():
+            options.write.write_text(with_sections(options.write.read_text(), rows))
+        else:
+            options.write.write_text(render(rows))
     return int(any(row.status in (Status.WRONG, Status.FAILED) for row in rows))
 
 
@@ -59,7 +62,7 @@ def _options() -> argparse.Namespace:
     add("--again", nargs="+", type=Status, default=[], metavar="STATUS", help="run models anew that came out so")
     add("--jobs", type=int, default=1, help="models at a time (1)")
     add("--timeout", type=float, default=120, help="seconds of processor time for one model (120)")
-    add("--write", type=Path, metavar="FILE", help="write a table of the results")
+    add("--write", type=Path, metavar="FILE", help="write a table of the results; with --library, their sections in it")
     add("--no-run", action="store_true", help="run nothing, only write the table")
     add("--here", action="store_true", help="run in this process, for a debugger; keep no results")
     add("--list", action="store_true", help="print the names of the models")

@@ -23,6 +23,7 @@ import pcgraph
 from tests.zoos.observe import Gap, Seen, gap, step
 from tests.zoos.row import Row, Status
 from tests.zoos.specimen import Call, Specimen
+from tests.zoos.trained import trained
 
 # Relative differences up to which a gap is rounding: in float32, in float64, in float32 if float64 cannot be run.
 ROUNDING = (1e-6, 1e-9, 1e-4)
@@ -37,7 +38,7 @@ def judge(specimen: Specimen, report: Callable[[str], None] = lambda stage: None
         specimen: the model.
         report: told each stage as it begins, for whoever must end this process if it takes too long.
     """
-    row = Row(specimen.library, specimen.name, Status.BITWISE, versions=versions(specimen.library))
+    row = Row(specimen.library, specimen.name, Status.BITWISE, versions=versions(specimen.package or specimen.library))
     start = time.perf_counter()
     warnings.simplefilter("ignore")
     try:
@@ -95,15 +96,24 @@ def _train(specimen: Specimen, model: nn.Module, row: Row, report: Callable[[str
     if any(g.names for g in gaps):
         report("training in float64")
         _differs(specimen, model, call, row, gaps)
+    if specimen.batch is not None:
+        report("training with optimizers")
+        try:
+            row.checks, wrong = trained(specimen, model, call)
+        except Exception as error:
+            status = Status.REFUSED if isinstance(error, pcgraph.PCGraphError) else Status.FAILED
+            raise _Verdict(status, error) from error
+        if wrong:
+            raise _Verdict(Status.WRONG, "\n".join(wrong))
 
 
-def _arguments(specimen: Specimen, model: nn.Module, row: Row) -> Callable[[int], Call]:
+def _arguments(specimen: Specimen, model: nn.Module, row: Row) -> Callable[..., Call]:
     """Arguments that ask for gradients, unless the model cannot be trained on such arguments."""
     try:
         step(*_same(copy.deepcopy(model)), specimen.call(STEPS[0]), specimen.loss, STEPS[0])
     except Exception as error:
         row.notes.append(f"inputs without gradients: {type(error).__name__}: {error}".split("\n")[0][:200])
-        return lambda seed: specimen.call(seed, needs_grad=False)
+        return lambda seed, **options: specimen.call(seed, needs_grad=False, **options)
     return specimen.call
 
 

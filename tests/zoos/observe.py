@@ -39,8 +39,15 @@ class Gap:
     relative: float
 
 
-def step(call: Callable[..., Any], model: nn.Module, arguments: Call, loss: Loss, seed: int) -> Seen:
-    """Call, loss, backward. Generators are seeded before, gradients removed; nothing is optimised.
+def step(
+    call: Callable[..., Any],
+    model: nn.Module,
+    arguments: Call,
+    loss: Loss,
+    seed: int,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Seen:
+    """Call, loss, backward. Generators are seeded before, gradients removed.
 
     Args:
         call: what is called: `model` itself or a network compiled from it.
@@ -48,6 +55,7 @@ def step(call: Callable[..., Any], model: nn.Module, arguments: Call, loss: Loss
         arguments: used up: gradients arrive in them, and the model may write to them.
         loss: output -> scalar.
         seed: of the generators.
+        optimizer: takes a step at the end; parameters are looked at after it.
     """
     args, kwargs = arguments
     model.zero_grad(set_to_none=True)
@@ -73,6 +81,9 @@ def step(call: Callable[..., Any], model: nn.Module, arguments: Call, loss: Loss
     values["torch's random state"] = torch.get_rng_state()
     values["Python's random state"] = hash(random.getstate())
     values["numpy's random state"] = hash(np.random.get_state()[1].tobytes())
+    if optimizer is not None:
+        optimizer.step()
+        values |= {f"parameter {name}": p.detach().clone() for name, p in model.named_parameters()}
     model.zero_grad(set_to_none=True)
     return Seen(values, seconds)
 

@@ -78,6 +78,7 @@ class Row(Kept):
         differing: number of compared tensors that differ, and how many were compared.
         relative: largest difference over the tensor's largest entry, in float32 and, where it was run, in float64.
         notes: what the harness had to leave out.
+        checks: what else was compared and came out equal.
         simpler: why the model as it is was refused, if that was so and a simpler form of it was tried.
         seconds: all of it.
         versions: of Python, torch, the library and pcgraph.
@@ -104,6 +105,7 @@ class Row(Kept):
     differing: tuple[int, int] = (0, 0)
     relative: tuple[float, float | None] = (0.0, None)
     notes: list[str] = field(default_factory=list)
+    checks: list[str] = field(default_factory=list)
     simpler: str = ""
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)

@@ -87,6 +87,9 @@ class Specimen:
         feed: makes the arguments of a call, as positional and keyword arguments; run seeded, once for each call.
         loss: output -> scalar.
         simpler: makes of the model what is tried where pcgraph refuses the model as it is.
+        package: whose version is told, where `library` is no package.
+        batch: makes the arguments for a batch size, as `feed` does; where it is given, the model is also trained with
+            optimizers, evaluated and simulated (`tests.zoos.trained`).
     """
 
     library: str
@@ -95,6 +98,8 @@ class Specimen:
     feed: Callable[[], Call]
     loss: Loss = own_loss
     simpler: Callable[[nn.Module], nn.Module] | None = None
+    package: str = ""
+    batch: Callable[[int], Call] | None = None
 
     def build(self) -> nn.Module:
         """The model in training mode, every constant parameter disturbed.
@@ -110,10 +115,10 @@ class Specimen:
                     parameter.add_(torch.randn_like(parameter), alpha=0.02)
         return model
 
-    def call(self, seed: int, *, needs_grad: bool = True) -> Call:
+    def call(self, seed: int, *, needs_grad: bool = True, size: int = 0) -> Call:
         """Fresh arguments; with `needs_grad` every floating tensor among them asks for a gradient."""
         seed_all(seed)
-        args, kwargs = self.feed()
+        args, kwargs = self.batch(size) if self.batch is not None and size else self.feed()
         for _, leaf in leaves((args, kwargs)):
             if isinstance(leaf, Tensor) and leaf.is_floating_point():
                 leaf.requires_grad_(needs_grad)

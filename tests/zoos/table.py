@@ -24,6 +24,14 @@ of parameters and floating inputs, buffers, arguments and random states are comp
 * Seconds: *capture* is capture and compilation, *plain* is one step of plain autograd.
 * *lookup*: microseconds that a repeated call spends on its signature and guards, before the compiled program.
 """
+MANY = "ecosystem"
+_MANY = """\
+{models} models of {packages} packages: {counts}. Besides the two steps, each was trained by SGD with momentum and by
+AdamW, for three steps in training mode, three in evaluation mode and three in training mode again, with batches of 2, 3
+and 2, and stepped likewise in float64 where it can be. Small ones were simulated in float64: Z-IL within 1e-9 of
+autograd ({zil} models), and `learn` by `IL(gamma=0.01, steps=5)` within 1e-9 of its simulation ({il}).
+
+{versions}"""
 _TIMES = ("capture, s", "plain, s", "lookup, us")
 _COUNTED = ("simpler", "with opaque vertices", "again", "median vertices", "median capture, s", "lookup, us")
 
@@ -31,11 +39,45 @@ _COUNTED = ("simpler", "with opaque vertices", "again", "median vertices", "medi
 def render(rows: Sequence[Row]) -> str:
     """The page."""
     libraries = list(dict.fromkeys(row.library for row in rows))
-    parts = [_INTRODUCTION, _counts(rows, libraries)]
-    for library in libraries:
-        mine = sorted((row for row in rows if row.library == library), key=lambda row: row.model)
-        parts += [f"## {library}\n{_versions(mine)}\n", _models(mine), _messages(mine)]
+    parts = [_INTRODUCTION, _counts(rows, [library for library in libraries if library != MANY])]
+    return "\n".join([*parts, *(section(rows, library) for library in libraries)])
+
+
+def section(rows: Sequence[Row], library: str) -> str:
+    """The part of the page about one library."""
+    mine = sorted((row for row in rows if row.library == library), key=lambda row: row.model)
+    head = _about_many(mine) if library == MANY else _versions(mine)
+    parts = [f"## {library}\n{head}\n", _models(mine), _messages(mine)]
     return "\n".join(part for part in parts if part)
+
+
+def with_sections(page: str, rows: Sequence[Row]) -> str:
+    """A page with other sections about the libraries of the rows; the rest stays, the counts at its top as well.
+
+    >>> with_sections("# Top\\n\\n## one\\nold\\n\\n## two\\nkept\\n", []).count("##")
+    2
+    """
+    parts = [part.strip() for part in re.split(r"(?m)^(?=## )", page)]
+    for library in dict.fromkeys(row.library for row in rows):
+        new = section(rows, library).strip()
+        place = next((k for k, part in enumerate(parts) if part.startswith(f"## {library}\n")), None)
+        parts = [*parts, new] if place is None else [*parts[:place], new, *parts[place + 1 :]]
+    return "\n\n".join(parts) + "\n"
+
+
+def _about_many(rows: Sequence[Row]) -> str:
+    """What the section of many libraries says before its table: how each was compared, and all versions."""
+    statuses = Counter(row.status for row in rows)
+    counts = ", ".join(f"{statuses[status]} {status}" for status in Status if statuses[status])
+    checks = Counter(check for row in rows for check in row.checks)
+    return _MANY.format(
+        packages=len({row.model.split()[0] for row in rows}),
+        models=len(rows),
+        counts=counts,
+        zil=checks["Z-IL"],
+        il=checks["IL"],
+        versions=_versions(rows),
+    )
 
 
 def _counts(rows: Sequence[Row], libraries: Sequence[str]) -> str:
@@ -70,6 +112,9 @@ def _lookups(rows: Sequence[Row]) -> str:
 
 def _versions(rows: Sequence[Row]) -> str:
     seen = sorted({", ".join(f"{name} {number}" for name, number in row.versions.items()) for row in rows} - {""})
+    if rows and rows[0].library == MANY:  # each has a version of its own, and all the same torch
+        known = dict.fromkeys(f"{name} {number}" for row in rows for name, number in row.versions.items())
+        seen = [", ".join(known)]
     dates = sorted(row.date[:10] for row in rows if row.date)
     return f"{'; '.join(seen)}. {' to '.join(dict.fromkeys((dates[0], dates[-1])))}." if dates else ""
 
