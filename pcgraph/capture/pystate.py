@@ -87,7 +87,6 @@ class PythonState:
         self._weak: list[tuple[weakref.ref[Any], str]] = []
         self._refers = False  # a module that is compared is read through a weak reference as well
         self._forgotten = False
-
         for module in (torch, torch.nn.functional, torch.linalg, torch.special, torch.fft, builtins):
             scope = vars(module)
             self._snapshots.add(Globals(scope, tuple(scope)), module.__name__)  # somebody may patch a function

@@ -134,15 +134,15 @@ def _labels(program: LocalProgram) -> list[str]:
 
 def _sample(spec: TensorSpec, generator: torch.Generator, zeros: bool) -> torch.Tensor:
     """Random numbers, some of them 0 if asked for, for floating types; zeros, which are valid indices, for integers."""
+    if 0 in spec.stride and math.prod(spec.shape) > 1:  # expanded memory is filled before it is expanded
+        shape = tuple(1 if stride == 0 else size for size, stride in zip(spec.shape, spec.stride, strict=True))
+        stride = tuple(stride or 1 for stride in spec.stride)
+        return _sample(replace(spec, shape=shape, stride=stride), generator, zeros).as_strided(spec.shape, spec.stride)
     tensor = torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype, device=spec.device)
     if spec.dtype is torch.bool:  # a mask
-        return (
-            tensor.copy_(torch.rand(spec.shape, generator=generator) < 0.5) if 0 not in spec.stride else tensor.zero_()
-        )
+        return tensor.copy_(torch.rand(spec.shape, generator=generator) < 0.5)
     if not (spec.dtype.is_floating_point or spec.dtype.is_complex):
         return tensor.zero_()
-    if 0 in spec.stride and tensor.numel() > 1:  # expanded memory cannot be filled entry by entry
-        return tensor.fill_(0.75)
     # In full precision: sums of rounded numbers would be exact, in whatever order.
     wide = torch.complex128 if spec.dtype.is_complex else torch.float64
     noise = torch.randn(min(tensor.numel(), _PERIOD), generator=generator, dtype=wide)

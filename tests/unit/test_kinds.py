@@ -191,7 +191,8 @@ def test_relays_of_an_output_and_of_a_vertex_of_its_name() -> None:
     network.graph.levelled().verify()
 
 
-def test_a_prediction_that_follows_from_others_is_proven_without_an_error() -> None:
+@pytest.mark.parametrize("expanded", [False, True])
+def test_a_prediction_that_follows_from_others_is_proven_without_an_error(expanded: bool) -> None:
     """At a batch of two, the dimension of an index is a size as well; where no error comes, nothing else shows it."""
 
     class Picks(nn.Module):
@@ -200,8 +201,12 @@ def test_a_prediction_that_follows_from_others_is_proven_without_an_error() -> N
             self.one, self.two = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 1)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            both = (self.one(x), self.two(x[:, :, :4, :4]))
-            return sum(h.mean((1, 2, 3)) + h[:, :, 0].detach().sum((1, 2)) for h in both)  # type: ignore[return-value]
+            return self.picked(self.one(x)) + self.picked(self.two(x[:, :, :4, :4]))
+
+        def picked(self, h: torch.Tensor) -> torch.Tensor:
+            side = h.shape[-1]
+            rows = h[:, :, :1].expand(-1, -1, side, -1) if expanded else h  # the same row again and again
+            return h.mean((1, 2, 3)) + (rows[:, :, 0].detach() * torch.arange(side)).sum((1, 2))
 
     torch.manual_seed(0)
     model = Picks()
