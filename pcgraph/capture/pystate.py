@@ -27,15 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .codes import (
-    called_to_import,
-    global_names,
-    looked_into,
-    looks_into_functions,
-    modules_by_name,
-    only_asks_for_modules,
-    reads_namespaces,
-)
+from . import codes
 from .containers import ArrayBytes, Cells, ClassDict, Defaults, Globals, Local, Slots, Variable, without_tables
 from .objects import (
     BOUND,
@@ -300,9 +292,9 @@ class PythonState:
             return  # what runs at import runs once, whoever triggers it
         if event == "call":
             scope = frame.f_globals
-            if (imported := called_to_import(frame)) is not None and frame.f_back is not None:
+            if (imported := codes.called_to_import(frame)) is not None and frame.f_back is not None:
                 self._imported.setdefault(imported, set()).update(frame.f_back.f_code.co_names)
-            if isinstance(function := looked_into(frame), types.FunctionType):
+            if isinstance(function := codes.looked_into(frame), types.FunctionType):
                 self.read(function, function.__qualname__)
                 self._looked_into.add(id(function.__code__))
             if (id(code), id(scope)) not in self._ran and not logs(frame):
@@ -334,7 +326,7 @@ class PythonState:
         names = set(code.co_names)
         if not names.isdisjoint(("getattr", "hasattr")):
             names.update(c for c in code.co_consts if type(c) is str and c.isidentifier())
-        wanted = global_names(code)
+        wanted = codes.global_names(code)
         read = {name: scope[name] for name in wanted if name in scope}
         if wanted:  # also what is not there yet, and what is a builtin so far
             self._snapshots.add(Globals(scope, wanted), f"globals of {code.co_filename}")
@@ -388,17 +380,17 @@ class PythonState:
         missing = [code for code in self._uncovered if id(code) not in self._covered and id(code) not in inner]
         if missing:
             self._read_functions(missing)
-        if not (self._answers_from_memory or any(map(looks_into_functions, ran.values()))):
+        if not (self._answers_from_memory or any(map(codes.looks_into_functions, ran.values()))):
             self._snapshots.leave_out(p for c, p in self._functions if id(c) not in ran.keys() | self._looked_into)
 
     def _read_by_name(self, code: types.CodeType, scope: dict[str, Any]) -> None:
         """Snapshot modules that a function gets by name, not as globals."""
         if is_internal(code.co_filename) or impure_file(code.co_filename) is not None:
             return
-        if reads_namespaces(code):
+        if codes.reads_namespaces(code):
             self._reason(f"reads other namespaces than its own ({code.co_filename}:{code.co_firstlineno})")
-        names = modules_by_name(code, scope)
-        if names is None and only_asks_for_modules(code):
+        names = codes.modules_by_name(code, scope)
+        if names is None and codes.only_asks_for_modules(code):
             self._snapshots.add(sys.modules, "the modules that are loaded")
         elif names is None:
             self._reason(f"looks modules up by names that are not known beforehand ({code.co_filename})")

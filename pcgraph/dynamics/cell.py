@@ -114,9 +114,12 @@ class Cell:
         return outputs
 
     def _leaf(self, k: int, value: Tensor) -> Tensor:
+        own = self._tensors.get(k)
+        if own is not None and own.data_ptr() != value.data_ptr():
+            own = None  # a rule that learns online has moved it
         if self.operation is None:
             return value.detach().requires_grad_()
-        return leaf_for(self.operation, self._tensors.get(k, value))
+        return leaf_for(self.operation, value if own is None else own)
 
     def pull(
         self, errors: tuple[Tensor, ...], values: bool, parameters: bool, keep: bool = False
