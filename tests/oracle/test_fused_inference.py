@@ -6,7 +6,6 @@ Most of it needs no compiler: where that fails, the lines of a kernel run one by
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -19,13 +18,7 @@ from tests.oracle.test_inference import EXAMPLES, FAST, ROUNDS, compare, squared
 from tests.property.dags import Recipe, recipes
 from tests.zoo import ZOO
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -63,15 +63,6 @@ class Run(NamedTuple):
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    """These tensors are small: threads that wait for each other only cost time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def no_onednn() -> Iterator[None]:
     """Native float32 LSTMs by ATen's own code; oneDNN's fused kernel rounds differently (see `test_onednn`)."""
     with torch.backends.mkldnn.flags(enabled=False):
