@@ -98,7 +98,10 @@ def test_programs(model: str, request: pytest.FixtureRequest) -> None:
     check(f"{model}-programs", text.rstrip(), request)
 
 
-@pytest.mark.parametrize("options", [[], ["--levels"], ["--schedule"], ["--format", "json"], ["--format", "dot"]])
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--levels"], ["--schedule"], ["--format", "json"], ["--format", "dot"], ["--value-nodes", "layers"]],
+)
 def test_inspect(options: list[str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("NO_COLOR", "1")
