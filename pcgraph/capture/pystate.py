@@ -29,6 +29,7 @@ import torch
 
 from . import codes
 from .containers import ArrayBytes, Cells, ClassDict, Defaults, Globals, Local, Slots, Variable, without_tables
+from .drawn import Drawn
 from .objects import (
     BOUND,
     behind,
@@ -79,6 +80,7 @@ class PythonState:
         self._weak: list[tuple[weakref.ref[Any], str]] = []
         self._refers = False  # a module that is compared is read through a weak reference as well
         self._forgotten = False
+        self._drawn = Drawn(self._reason)
         for module in (torch, torch.nn.functional, torch.linalg, torch.special, torch.fft, builtins):
             scope = vars(module)
             self._snapshots.add(Globals(scope, tuple(scope)), module.__name__)  # somebody may patch a function
@@ -205,8 +207,8 @@ class PythonState:
     def _open_object(self, item: Any, name: str) -> Iterable[tuple[Any, str]]:
         if type(item) is object or type(item).__module__ == "_abc":
             return []  # sentinels, and the caches of abstract classes
-        if isinstance(item, random.Random) and type(item) is not random.Random:  # calls of its own class's are seen
-            self._reason(f"{name} is a random number generator")
+        if isinstance(item, random.Random):
+            self._drawn.meet(item, name)
             return []
         if isinstance(item, contextvars.ContextVar):
             self._snapshots.add(variable := Variable(item), name)
@@ -274,6 +276,7 @@ class PythonState:
     def watching(self) -> Iterator[None]:
         """Profile the run of the current thread; another profiler is put back afterwards."""
         previous = sys.getprofile()
+        self._drawn.open()
         sys.setprofile(self._event)
         try:
             yield
@@ -366,6 +369,7 @@ class PythonState:
 
     def _close(self) -> None:
         """Find what is known of functions only now that they ran: code, imports, closures that were not walked."""
+        self._drawn.close()
         ran = {id(code): code for code, _ in self._ran.values()}
         for code, scope in list(self._ran.values()):
             self._read_by_name(code, scope)

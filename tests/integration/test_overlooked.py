@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import itertools
 import os
@@ -286,3 +287,38 @@ def test_data_that_is_set_to_itself_is_no_change() -> None:
     assert network.cache_info()["hits"] == 1
     with pytest.raises(CaptureError, match="replaces a tensor's"):
         pcgraph.compile(Net(transposed))(X)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        pytest.param(lambda rng: next(iter(rng.random, None)), id="iter"),
+        pytest.param(lambda rng: next(map(rng.getrandbits, [8])), id="map"),
+        pytest.param(lambda rng: next(itertools.starmap(rng.random, [()])), id="starmap"),
+        pytest.param(lambda rng: collections.defaultdict(rng.random)["new"], id="default"),
+        pytest.param(lambda rng: next(map(random.getrandbits, [8])), id="Python's own"),
+    ],
+)
+def test_a_draw_that_no_profiler_sees(draw: Callable[[random.Random], float]) -> None:
+    """C code calls a generator's method."""
+
+    class Draws(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.rng = nn.Linear(4, 4), random.Random(5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x) * draw(self.rng)
+
+    plain = Draws()
+    network = pcgraph.compile(copy.deepcopy(plain))
+    seen: list[list[Tensor]] = []
+    for candidate in (plain, network):
+        random.seed(7)
+        seen.append([])
+        for _ in range(3):
+            candidate.zero_grad()
+            candidate(X).sum().backward()
+            seen[-1].append(candidate.a.weight.grad.clone())
+    assert all(map(torch.equal, *seen))
+    assert not torch.equal(seen[0][0], seen[0][1])

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from torch import Tensor, nn
 
 import pcgraph
-from pcgraph.codegen.inductor import cell
+from pcgraph.codegen.inductor import cell, product
 from tests.oracle.test_inference import EXAMPLES, FAST, ROUNDS, compare, squared, without_compiler
 from tests.property.dags import Recipe, recipes
 from tests.zoo import ZOO
@@ -95,6 +95,39 @@ def test_kernels_for_every_number_of_steps() -> None:
         torch.testing.assert_close(torch.tensor(found.losses), torch.tensor(trace.losses))
     assert len(cell._cells) == compiled
     assert network.cache_info()["uncompiled"] == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value_nodes", ["operations", "layers"])
+def test_packed_weights_and_kernels_in_float32(value_nodes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the simulation in float64, measured by the eager back end's own distance; a step of SGD included."""
+    monkeypatch.setattr(product, "_MARGIN", float("inf"))  # packed, however slow that is here
+    monkeypatch.setattr(product, "_quicker", {})
+    torch.manual_seed(0)
+    layers = [nn.Linear(24, 40), nn.Tanh(), nn.Linear(40, 33), nn.Tanh(), nn.Linear(33, 7)]
+    model, x, y = nn.Sequential(*layers), torch.randn(20, 24), torch.randn(20, 7)
+    rule, wide = pcgraph.IL(gamma=0.1, steps=20), copy.deepcopy(model).double()
+    exact = pcgraph.compile(wide, value_nodes=value_nodes).simulate(
+        x.double(), loss=lambda output: squared(output, y.double()), rule=rule
+    )
+    packed: list[product.RightHand] = []
+    pack = product.RightHand.pack
+    monkeypatch.setattr(product.RightHand, "pack", lambda self, kernel: (packed.append(self), pack(self, kernel))[1])
+    steps: dict[str, dict[str, Tensor]] = {}
+    for backend in ("eager", "inductor"):
+        twin = copy.deepcopy(model)
+        network = pcgraph.compile(twin, backend=backend, value_nodes=value_nodes)
+        network.learn(x, y, squared, rule, torch.optim.SGD(twin.parameters(), lr=1.0))
+        before = dict(model.named_parameters())
+        steps[backend] = {name: (before[name] - p).detach() for name, p in twin.named_parameters()}
+        assert network.cache_info()["uncompiled"] == {}
+    assert (
+        len({tuple(right._matrix.shape) for right in packed}) >= 4
+    )  # both weights behind the first, in both directions
+    for name, gradient in exact.gradients.items():
+        eager, fused = ((steps[backend][name] - gradient).abs().max() for backend in ("eager", "inductor"))
+        assert fused <= max(4 * eager, 16 * torch.finfo(torch.float32).eps * gradient.abs().max()), name
+        assert gradient.abs().max() > 100 * fused
 
 
 @pytest.mark.wide

@@ -55,6 +55,15 @@ def test_what_is_infinite_stays_where_it_is(kernel: Callable[..., None]) -> None
     torch.testing.assert_close(out, a @ matrix, equal_nan=True)
 
 
+def test_a_sign_that_is_not_in_memory(kernel: Callable[..., None]) -> None:
+    a, matrix = tensors(7, 20, 18, False)
+    negative = torch._neg_view(a)
+    assert negative.is_neg() and negative.is_contiguous()
+    out = torch.empty(7, 18)
+    packed(matrix, kernel).times(negative, out, 0)
+    torch.testing.assert_close(out, -(a @ matrix))
+
+
 @pytest.mark.parametrize("which", ["value", "result"])
 def test_other_layouts_go_to_the_library(kernel: Callable[..., None], which: str) -> None:
     a, matrix = tensors(7, 20, 18, False)

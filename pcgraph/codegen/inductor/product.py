@@ -28,7 +28,7 @@ _SOURCE = r"""
 #include <torch/csrc/inductor/cpp_prefix.h>
 
 constexpr int64_t W = at::vec::Vectorized<float>::size(), PANEL = 2 * W, BLOCK = 320, BAND = 120, ROWS = 6;
-typedef float Vec __attribute__((vector_size(W * sizeof(float)), aligned(alignof(float))));
+typedef float Vec __attribute__((vector_size(W * sizeof(float)), aligned(alignof(float)), may_alias));
 
 static int64_t block_of(int64_t depth) {
     const int64_t blocks = (depth + BLOCK - 1) / BLOCK;
@@ -177,7 +177,8 @@ class RightHand:
             kernel = kernel_for(self._matrix, a.shape[0]) if left * a.shape[0] >= _WORTH_IT else None
             if kernel is not None:
                 self.pack(kernel)
-        return self._kernel is not None and a.is_contiguous() and out.is_contiguous()
+        # The kernel sees memory only: rows one after the other, and numbers with their own sign.
+        return self._kernel is not None and a.is_contiguous() and out.is_contiguous() and not a.is_neg()
 
     def pack(self, kernel: Callable[..., None]) -> None:
         """Put the matrix into panels, for a kernel that reads them."""
