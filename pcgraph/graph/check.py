@@ -22,6 +22,7 @@ def check(graph: PCGraph) -> None:
     * a parameter carries a gradient; a vertex is differentiable only if an operand is.
     """
     seen: set[str] = set()
+    slots_by_id: dict[int, set[int]] = {}  # long networks have few operations
 
     def resolve(ref: Ref, user: str) -> None:
         if ref.vertex not in seen:
@@ -34,7 +35,7 @@ def check(graph: PCGraph) -> None:
             raise GraphError(f"{user} reads {ref}, but %{ref.vertex} has no such tensor output")
 
     for name, vertex in graph.vertices.items():
-        line = f"%{name} = {vertex.op}"
+        line = f"%{name} = {vertex.operation.name if vertex.operation else vertex.role.value}"
         if name != vertex.name:
             raise GraphError(f"vertex {vertex.name!r} is filed under {name!r}")
         for ref in vertex.operands:
@@ -50,7 +51,10 @@ def check(graph: PCGraph) -> None:
         else:
             if vertex.operation is None:
                 raise GraphError(f"{line}: an operation vertex needs an operation", vertex=line)
-            if slots_of(vertex.operation) != set(range(len(vertex.operands))):
+            slots = slots_by_id.get(id(vertex.operation))
+            if slots is None:
+                slots = slots_by_id[id(vertex.operation)] = slots_of(vertex.operation)
+            if slots != set(range(len(vertex.operands))):
                 raise GraphError(
                     f"{line}: slots and operands differ", vertex=line, where=vertex.where(), hint="one slot per operand"
                 )
